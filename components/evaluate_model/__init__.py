@@ -1,0 +1,1 @@
+"""Compares the tuned model with its base on held-out rows."""

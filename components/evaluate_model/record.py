@@ -1,0 +1,34 @@
+"""An evaluation as the artifacts that KFP shows."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kfp_finetune.components.evaluate_model.evaluate import REPORT_NAME, Evaluation
+from kfp_finetune.components.torchtune_train.plan import Plan
+
+if TYPE_CHECKING:
+    from kfp import dsl
+
+
+def record_evaluation(
+    plan: Plan, evaluation: Evaluation, metrics: "dsl.Metrics", report: "dsl.HTML", workspace_root: str
+) -> float:
+    """Writes an evaluation as artifacts.
+
+    Args:
+        plan: The training.
+        evaluation: How its model compares with its base.
+        metrics: Output for the losses.
+        report: Output for the page.
+        workspace_root: Absolute path of the mounted volume.
+
+    Returns:
+        By how much the loss fell.
+    """
+    improvement = evaluation.loss_before - evaluation.loss_after
+    metrics.log_metric("loss_before", round(evaluation.loss_before, 4))
+    metrics.log_metric("loss_after", round(evaluation.loss_after, 4))
+    metrics.log_metric("improvement", round(improvement, 4))
+    page = Path(workspace_root) / plan.training / REPORT_NAME
+    Path(report.path).write_text(page.read_text())
+    return improvement

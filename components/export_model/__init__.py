@@ -1,0 +1,1 @@
+"""Turns the newest epoch into a verified model that transformers loads."""

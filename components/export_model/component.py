@@ -1,0 +1,29 @@
+"""The step's KFP interface."""
+
+from kfp import dsl
+
+from kfp_finetune.images import TRAIN_IMAGE
+
+
+@dsl.component(base_image=TRAIN_IMAGE, install_kfp_package=False)
+def export_model(
+    training_plan: dsl.Input[dsl.Artifact],
+    model: dsl.Output[dsl.Model],
+    name: str = "finetune",
+    workspace: str = "/workspace",
+):
+    """Publishes the newest epoch as a model that transformers loads, verified tensor by tensor.
+
+    Args:
+        training_plan: From plan; the training must have an epoch.
+        model: The export's manifest: where it lies, its files' sizes and checksums.
+        name: The series; latest/NAME points to the export afterwards.
+        workspace: Where the volume is mounted.
+    """
+    from kfp_finetune.artifacts import record_manifest
+    from kfp_finetune.components.export_model.export import export
+    from kfp_finetune.components.torchtune_train.record import recall_plan
+    from kfp_finetune.errors import clear_errors
+
+    with clear_errors():
+        record_manifest(export(recall_plan(training_plan), name, workspace), model)

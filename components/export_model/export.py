@@ -1,0 +1,72 @@
+"""Publishes the newest epoch of a training as a model that is proven to load."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+from kfp_finetune.components.export_model.split import write_adapter, write_merged
+from kfp_finetune.components.export_model.verify import verify
+from kfp_finetune.components.torchtune_train.checkpoints import newest_epoch
+from kfp_finetune.components.torchtune_train.plan import Plan
+from kfp_finetune.errors import refuse
+from kfp_finetune.workspace import (
+    MANIFEST_NAME,
+    Manifest,
+    Workspace,
+    describe_files,
+    exclusive,
+    open_workspace,
+    point_latest,
+    publishing,
+    read_manifest,
+)
+
+
+def export(plan: Plan, name: str, workspace_root: str) -> Manifest:
+    """Publishes a training's model, or finds it published, and makes it the newest of its series.
+
+    Args:
+        plan: The training.
+        name: The series.
+        workspace_root: Absolute path of the mounted volume.
+
+    Returns:
+        The manifest of exports/KEY.
+
+    Raises:
+        UserError: If the training has no epoch yet, or the name is no plain name.
+        ExportError: If the model is not whole.
+    """
+    workspace = open_workspace(workspace_root)
+    workspace.latest(name)
+    target = workspace.export(plan.key)
+    with exclusive(target):
+        manifest = read_manifest(target)
+        if manifest is None:
+            with publishing(target) as staging:
+                manifest = _build(workspace, plan, staging)
+                (staging / MANIFEST_NAME).write_text(manifest.to_json())
+    link = point_latest(workspace, name, target)
+    print(f"exported to {target}; {link} points to it", flush=True)
+    return manifest
+
+
+def _build(workspace: Workspace, plan: Plan, staging: Path) -> Manifest:
+    epoch = newest_epoch(workspace.root / plan.training)
+    if epoch is None:
+        raise refuse("training_plan", f"{plan.key}, which has no epoch yet", "a finished training", "Train it first.")
+    base = workspace.root / plan.model
+    write_merged(epoch, base, staging / "merged")
+    adapter = staging / "adapter" if write_adapter(epoch, staging / "adapter", plan.base) else None
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        files = pool.submit(describe_files, staging)
+        verdict = verify(staging / "merged", adapter, base, plan.lora_scale)
+    return Manifest(
+        kind="export",
+        key=plan.key,
+        source=plan.base,
+        revision=f"{plan.training}/{epoch.name}",
+        path=workspace.relative(workspace.export(plan.key)),
+        files=files.result(),
+        facts={"method": plan.method, "dataset": plan.dataset, "dtype": plan.dtype, **asdict(verdict)},
+    )

@@ -1,0 +1,1 @@
+"""Puts a dataset's files on the volume."""

@@ -1,0 +1,1 @@
+"""Puts a model's files on the volume."""

@@ -1,0 +1,1 @@
+"""Plans a fine-tuning and runs it with TorchTune."""

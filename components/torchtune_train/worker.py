@@ -1,0 +1,131 @@
+"""One training process; torchrun starts one for each GPU.
+
+It runs torchtune's own distributed recipe on one configuration, and goes on from the newest whole epoch.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import resource
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from kfp_finetune.components.torchtune_train.checkpoints import resume_settings
+from kfp_finetune.components.torchtune_train.cpu import support_cpu
+from kfp_finetune.components.torchtune_train.overrides import merge
+from kfp_finetune.launch.process import die_with_parent
+from kfp_finetune.workspace import write_atomically
+
+RECIPES = {
+    "full": ("full_finetune_distributed", "FullFinetuneRecipeDistributed"),
+    "lora": ("lora_finetune_distributed", "LoRAFinetuneRecipeDistributed"),
+}
+"""File and class of torchtune's recipe for each method."""
+
+RESULT_NAME = "result.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished training measured.
+
+    Args:
+        tokens: Tokens read by all processes since the start or the last resume, padding left out.
+        seconds: Of the training loop, checkpoints included, start-up left out.
+        peak_memory_gib: Of the hungriest process: GPU memory, or resident memory on a CPU.
+        device: Name of the GPU, or "cpu".
+        world_size: Number of processes.
+    """
+
+    tokens: int
+    seconds: float
+    peak_memory_gib: float
+    device: str
+    world_size: int
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of all processes together."""
+        return self.tokens / self.seconds
+
+
+def load_recipe(file: str) -> ModuleType:
+    """Imports a recipe by its file: torchtune's `recipes` package raises when it is imported by name."""
+    import torchtune
+
+    path = Path(torchtune.__file__).parent.parent / "recipes" / f"{file}.py"
+    spec = importlib.util.spec_from_file_location(f"torchtune_recipe_{file}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def ready_config(path: Path) -> DictConfig:
+    """The configuration with what only the training machine knows: its device, and the epoch to go on from."""
+    config = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(config, dict)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    config = merge(config, {"device": device, **resume_settings(Path(str(config["output_dir"])))})
+    return DictConfig(config)
+
+
+def train(method: str, config: DictConfig) -> None:
+    """Runs the recipe and, on the first process, writes what it measured.
+
+    Args:
+        method: A key of `RECIPES`.
+        config: Everything the recipe reads.
+    """
+    file, name = RECIPES[method]
+    on_gpu = config.device == "cuda"
+    if not on_gpu:
+        support_cpu()
+    if method == "lora":
+        torch.distributed.init_process_group("nccl" if on_gpu else "gloo")
+    recipe = getattr(load_recipe(file), name)(config)
+    recipe.setup(cfg=config)
+    began = time.monotonic()
+    recipe.train()
+    result = _measure(recipe, on_gpu, time.monotonic() - began)
+    if torch.distributed.get_rank() == 0:
+        write_atomically(Path(config.output_dir) / RESULT_NAME, json.dumps(asdict(result), indent=2))
+    recipe.cleanup()
+
+
+def _measure(recipe: Any, on_gpu: bool, seconds: float) -> Result:
+    device = torch.device("cuda" if on_gpu else "cpu")
+    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    tokens = torch.tensor(recipe._dataloader.dataset.tokens_read, device=device)
+    memory = torch.tensor(peak, device=device)
+    torch.distributed.all_reduce(tokens)
+    torch.distributed.all_reduce(memory, op=torch.distributed.ReduceOp.MAX)
+    return Result(
+        tokens=int(tokens),
+        seconds=round(seconds, 3),
+        peak_memory_gib=round(int(memory) / 2**30, 3),
+        device=torch.cuda.get_device_name() if on_gpu else "cpu",
+        world_size=torch.distributed.get_world_size(),
+    )
+
+
+def main() -> None:
+    """Reads the command line and trains."""
+    die_with_parent()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--method", choices=sorted(RECIPES), required=True)
+    parser.add_argument("--config", type=Path, required=True)
+    arguments = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    train(arguments.method, ready_config(arguments.config))
+
+
+if __name__ == "__main__":
+    main()

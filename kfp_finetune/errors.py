@@ -1,0 +1,69 @@
+"""A user's mistake is one clear message and an exit status of its own; everything else keeps its traceback."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+USER_ERROR_STATUS = 2
+"""Exit status of a step that ended because of what it was given (a crash ends with 1)."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with what a step was given.
+
+    Args:
+        what: Name of the parameter, column or file.
+        given: What was given, as the user would recognise it.
+        allowed: What would be accepted.
+        mend: What to do next, as an order.
+    """
+
+    what: str
+    given: str
+    allowed: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: given {self.given}; allowed: {self.allowed}.\n      {self.mend}"
+
+
+class UserError(Exception):
+    """Something the user gave cannot work; the message says everything that is wrong.
+
+    Args:
+        problems: All problems found, at least one.
+
+    Raises:
+        ValueError: If there is no problem to report.
+    """
+
+    def __init__(self, problems: Sequence[Problem]):
+        if not problems:
+            raise ValueError("a UserError needs at least one problem")
+        self.problems = tuple(problems)
+        super().__init__(self._message())
+
+    def _message(self) -> str:
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        return "\n".join([f"{count} with what was given:", *(f"  - {problem}" for problem in self.problems)])
+
+
+def refuse(what: str, given: object, allowed: str, mend: str) -> UserError:
+    """The error for a single problem; see `Problem` for the arguments."""
+    return UserError([Problem(what, str(given), allowed, mend)])
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Turns a `UserError` into its message on stderr and exit status 2, without a traceback.
+
+    Raises:
+        SystemExit: With status `USER_ERROR_STATUS`, if the body raised `UserError`.
+    """
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(USER_ERROR_STATUS) from None

@@ -1,0 +1,79 @@
+"""Runs a training on this machine: torchrun, with a process for each GPU or a few on the CPU."""
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h."""
+
+LAST_LINES = 20
+
+
+class LaunchError(RuntimeError):
+    """The processes did not end well; the message has the last lines of each."""
+
+
+def die_with_parent() -> None:
+    """Has the kernel kill this process when the one that started it is gone (Linux; elsewhere it does nothing)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def run_torchrun(
+    module: str,
+    arguments: Sequence[str],
+    num_procs: int,
+    logs: Path,
+    on_line: Callable[[str], None],
+) -> None:
+    """Runs a module in several processes and waits for them.
+
+    Args:
+        module: Dotted name, run as `python -m` would.
+        arguments: Of its command line.
+        num_procs: Processes on this machine.
+        logs: Directory for the output of every process.
+        on_line: Called with each line that the first process prints to stdout.
+
+    Raises:
+        LaunchError: If one of them failed; the others are stopped.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_procs)]
+    command += ["--log-dir", str(logs), "--redirects", "3", "--tee", "0:1", "-m", module, *arguments]
+    threads = max(1, (os.cpu_count() or 1) // num_procs)
+    environment = {"OMP_NUM_THREADS": str(threads), "TQDM_MININTERVAL": "1e9", "PYTHONUNBUFFERED": "1"} | os.environ
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=(logs / "torchrun.log").open("w"),
+        text=True,
+        preexec_fn=die_with_parent,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                on_line(re.sub(r"^\[\w+\]:", "", line.rstrip("\n")))
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode != 0:
+        raise LaunchError(f"training ended with exit status {process.returncode}\n{last_lines(logs)}")
+
+
+def last_lines(logs: Path) -> str:
+    """The last lines that each process of the newest attempt wrote to stderr."""
+    newest = max(logs.glob("*/attempt_*"), key=lambda path: path.stat().st_mtime, default=None)
+    files = sorted(newest.glob("*/stderr.log")) if newest else [logs / "torchrun.log"]
+    parts = []
+    for file in files:
+        lines = file.read_text(errors="replace").splitlines()[-LAST_LINES:]
+        parts.append("\n".join([f"--- {file}", *lines]))
+    return "\n".join(parts)

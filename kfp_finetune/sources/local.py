@@ -1,0 +1,99 @@
+"""Files that this machine, or a mounted volume, already has."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from kfp_finetune.errors import refuse
+from kfp_finetune.sources.patterns import Patterns
+from kfp_finetune.workspace import FileEntry, sha256_of
+
+
+@dataclass(frozen=True)
+class LocalSource:
+    """A file, or a directory of files.
+
+    Hidden files and directories are left out, links to files are followed, and links to directories are not.
+
+    Args:
+        what: Name of the parameter that asked for it, for messages.
+        uri: As the user wrote it.
+        root: The file or directory.
+        patterns: Which files of a directory are wanted; a single file is always wanted.
+    """
+
+    what: str
+    uri: str
+    root: Path
+    patterns: Patterns
+
+    def revision(self) -> str:
+        """The SHA-256 over names and contents: the same bytes elsewhere are the same revision.
+
+        Raises:
+            UserError: If there is no wanted file, or one cannot be read.
+        """
+        return self._revision
+
+    def holds(self, files: Sequence[FileEntry]) -> bool:
+        """Whether fetched files are, byte for byte, those of the revision."""
+        return _digest((file.path, file.sha256) for file in files) == self._revision
+
+    def paths(self) -> list[str]:
+        """The wanted files' names, sorted.
+
+        Raises:
+            UserError: If there is none.
+        """
+        return list(self._files)
+
+    def fetch(self, target: Path, on_bytes: Callable[[int, int], None]) -> None:
+        """Copies every wanted file; see `kfp_finetune.sources.source.Source`."""
+        total = sum(file.stat().st_size for file in self._files.values())
+        done = 0
+        for name, file in self._files.items():
+            destination = target / name
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, destination)
+            done += destination.stat().st_size
+            on_bytes(done, total)
+
+    @cached_property
+    def _revision(self) -> str:
+        try:
+            return _digest((name, sha256_of(file)) for name, file in self._files.items())
+        except OSError as error:
+            raise refuse(
+                self.what, f"{self.uri}: {error}", "files that this user can read", "Check their permissions."
+            ) from error
+
+    @cached_property
+    def _files(self) -> dict[str, Path]:
+        if not self.root.exists():
+            raise refuse(self.what, self.uri, "a file or directory that exists", "Check the path for a typo.")
+        if self.root.is_file():
+            return {self.root.name: self.root}
+        found: dict[str, Path] = {}
+        for directory, subdirectories, names in os.walk(self.root):
+            subdirectories[:] = sorted(name for name in subdirectories if not name.startswith("."))
+            for path in (Path(directory, name) for name in names if not name.startswith(".")):
+                relative = path.relative_to(self.root).as_posix()
+                if path.is_file() and self.patterns.wants(relative):
+                    found[relative] = path
+        if not found:
+            raise refuse(
+                self.what,
+                f"{self.uri}, which has no file of the wanted kinds",
+                f"a directory with files like {', '.join(self.patterns.allow)}",
+                "Check the path, or the files' endings.",
+            )
+        return dict(sorted(found.items()))
+
+
+def _digest(files: Iterable[tuple[str, str]]) -> str:
+    lines = "".join(f"{name}\0{digest}\n" for name, digest in sorted(files))
+    return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"

@@ -1,0 +1,292 @@
+"""The only code that knows where things lie on the volume, and how they get there whole.
+
+A directory appears by atomic rename, complete and with its manifest. Whoever is killed while writing leaves only a
+temporary directory, which the next writer of the same thing removes.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from kfp_finetune.errors import UserError, refuse
+
+MOUNT_PATH = "/workspace"
+"""Where the volume is mounted in every step's pod."""
+
+MANIFEST_NAME = "MANIFEST.json"
+SERIES_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of a published directory.
+
+    Args:
+        path: Relative to the directory, with forward slashes.
+        size: In bytes.
+        sha256: Hexadecimal digest of the content.
+    """
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a published directory holds and where it came from; lies in it as MANIFEST.json.
+
+    Args:
+        kind: "dataset", "model" or "export".
+        key: The directory's name, made from what it is.
+        source: Where it was asked for, as the user wrote it.
+        revision: What was found there, as exactly as the source can say it.
+        path: Relative to the workspace's root.
+        files: Every file but the manifest.
+        facts: What a later step or a reader wants to know without opening the files; values are JSON scalars.
+    """
+
+    kind: str
+    key: str
+    source: str
+    revision: str
+    path: str
+    files: tuple[FileEntry, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.size for file in self.files)
+
+    def to_json(self) -> str:
+        """The manifest as indented JSON."""
+        return json.dumps(asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError: If the text is not such JSON.
+        """
+        try:
+            fields = json.loads(text)
+            return cls(**fields | {"files": tuple(FileEntry(**file) for file in fields["files"])})
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"not a manifest: {error}") from error
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The tree on the volume that all steps share.
+
+    Args:
+        root: Where the volume is mounted, or any directory on a laptop.
+    """
+
+    root: Path
+
+    def dataset(self, key: str) -> Path:
+        """The directory of a fetched dataset."""
+        return self.root / "datasets" / key
+
+    def model(self, key: str) -> Path:
+        """The directory of a fetched model."""
+        return self.root / "models" / key
+
+    def training(self, key: str) -> Path:
+        """The directory of a training: its config, tokens, logs, metrics and epochs."""
+        return self.root / "trainings" / key
+
+    def export(self, key: str) -> Path:
+        """The directory of a finished model."""
+        return self.root / "exports" / key
+
+    def latest(self, name: str) -> Path:
+        """The link to the newest good export of a series.
+
+        Raises:
+            UserError: If the name could be anything but one plain path component.
+        """
+        check_series_name(name)
+        return self.root / "latest" / name
+
+    def relative(self, path: Path) -> str:
+        """A path below the root, relative to it, with forward slashes."""
+        return path.relative_to(self.root).as_posix()
+
+
+def open_workspace(root: str) -> Workspace:
+    """The workspace at a directory, which is made if it is absent.
+
+    Args:
+        root: Absolute path of the mounted volume or of a directory.
+
+    Raises:
+        UserError: If it is not a directory that this process can write to.
+    """
+    path = Path(root)
+    if not path.is_absolute():
+        raise refuse("workspace", root, "an absolute path", f"Give {path.resolve()} instead.")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".probe-{uuid.uuid4().hex}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    return Workspace(path)
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    owner = "it is not there"
+    if path.exists():
+        stat = path.stat()
+        owner = f"it is owned by {stat.st_uid}:{stat.st_gid} with mode {stat.st_mode & 0o7777:o}"
+    return refuse(
+        "workspace",
+        f"{path}, where this step (uid {os.getuid()}, gid {os.getgid()}) cannot write: {error.strerror}; {owner}",
+        "a directory that the step's user or group may write to",
+        "Make the volume's root group-writable for the step's gid, or choose another volume.",
+    )
+
+
+def check_series_name(name: str) -> None:
+    """Accepts a name that is safe as one path component and as a Kubernetes label value.
+
+    Raises:
+        UserError: If it is not.
+    """
+    if not SERIES_NAME.fullmatch(name):
+        raise refuse(
+            "name",
+            repr(name),
+            "1 to 40 lower-case letters, digits and dashes, starting and ending with a letter or digit",
+            "Choose a plain name such as my-model.",
+        )
+
+
+def content_key(parts: Mapping[str, Any]) -> str:
+    """A name made from what a thing is: equal parts give equal names on every machine.
+
+    Args:
+        parts: JSON values; their order does not matter.
+
+    Returns:
+        The first 16 hexadecimal digits of the SHA-256 of the canonical JSON.
+    """
+    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_below(directory: Path) -> list[Path]:
+    """Every regular file below a directory, sorted by name, without the manifest."""
+    return sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST_NAME)
+
+
+def describe_files(directory: Path) -> tuple[FileEntry, ...]:
+    """Name, size and digest of every file below a directory."""
+    return tuple(
+        FileEntry(path.relative_to(directory).as_posix(), path.stat().st_size, sha256_of(path))
+        for path in files_below(directory)
+    )
+
+
+def read_manifest(directory: Path) -> Manifest | None:
+    """The manifest of a published directory, or None if it has none that is readable."""
+    try:
+        return Manifest.from_json((directory / MANIFEST_NAME).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+@contextmanager
+def exclusive(target: Path) -> Iterator[None]:
+    """Lets one process at a time work on a directory; the others wait.
+
+    Args:
+        target: The directory that is to appear; it need not exist.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.parent / f".{target.name}.lock"):
+        for leftover in target.parent.glob(f".tmp-{target.name}-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield
+
+
+@contextmanager
+def publishing(target: Path) -> Iterator[Path]:
+    """Gives a temporary directory that becomes `target`, whole, when the body ends without an error.
+
+    The caller holds `exclusive(target)` where two processes could publish the same thing.
+
+    Args:
+        target: The directory that is to appear; what it held before is replaced.
+
+    Yields:
+        An empty directory on the same volume.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = target.parent / f".tmp-{target.name}-{uuid.uuid4().hex[:8]}"
+    staging.mkdir()
+    try:
+        yield staging
+        sync(staging)
+        if target.exists():
+            shutil.rmtree(target)
+        staging.rename(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def sync(directory: Path) -> None:
+    """Flushes every file below a directory to the volume, so that a rename cannot overtake the bytes."""
+    for path in [*directory.rglob("*"), directory]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a small file so that a reader sees the old text or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def point_latest(workspace: Workspace, name: str, export: Path) -> Path:
+    """Makes the series' stable path point to an export, in one step.
+
+    Args:
+        workspace: The tree on the volume.
+        name: The series.
+        export: The export's directory.
+
+    Returns:
+        The link.
+    """
+    link = workspace.latest(name)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    temporary = link.with_name(f".{name}.{uuid.uuid4().hex[:8]}")
+    temporary.symlink_to(os.path.relpath(export, link.parent), target_is_directory=True)
+    temporary.replace(link)
+    return link
