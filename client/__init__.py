@@ -1,0 +1,1 @@
+"""From a laptop: compile, run, follow."""

@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -22,20 +24,24 @@ def compile_pipelines(root: Path, registry: str | None = None, tag: str | None =
     Returns:
         The files.
     """
-    if registry:
-        os.environ[REGISTRY_VARIABLE] = registry
-    if tag:
-        os.environ[TAG_VARIABLE] = tag
+    images = {REGISTRY_VARIABLE: registry, TAG_VARIABLE: tag}
+    # In a process of its own: the components read the images' names once, when they are imported.
+    subprocess.run(
+        [sys.executable, "-m", __name__, str(root)],
+        env=os.environ | {variable: value for variable, value in images.items() if value},
+        check=True,
+    )
+    return [root / name / "pipeline.yaml" for name in PIPELINES]
+
+
+def _compile(root: Path) -> None:
     from kfp import compiler
 
-    written = []
     for name in PIPELINES:
         module = importlib.import_module(f"kfp_finetune.pipelines.{name}.pipeline")
         path = root / name / "pipeline.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         compiler.Compiler().compile(getattr(module, name), str(path))
-        written.append(path)
-    return written
 
 
 def stale_pipelines(root: Path) -> list[Path]:
@@ -52,3 +58,7 @@ def stale_pipelines(root: Path) -> list[Path]:
             if not (root / path.relative_to(fresh)).exists()
             or (root / path.relative_to(fresh)).read_text() != path.read_text()
         ]
+
+
+if __name__ == "__main__":
+    _compile(Path(sys.argv[1]))

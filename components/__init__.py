@@ -1,0 +1,1 @@
+"""Every step: its KFP interface beside the plain code that does the work."""

@@ -1,8 +1,9 @@
 """Reads the rows of a dataset that lies on the volume."""
 
+import glob
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,23 +94,65 @@ def open_split(directory: Path, split: str) -> Iterator["datasets.Dataset"]:
     import datasets
 
     files = find_data_files(directory)
-    name = split.partition("[")[0]
-    if name not in files.splits:
+    names = {part.partition("[")[0] for part in split.split("+")}
+    if not names <= files.splits.keys():
         raise refuse(
             "split", repr(split), f"one of {', '.join(files.splits)}", "Name a split that the dataset's files have."
         )
     with tempfile.TemporaryDirectory(prefix="kfp-finetune-") as cache:
         datasets.disable_progress_bars()
         try:
-            rows = datasets.load_dataset(
-                files.format, data_files={name: [str(path) for path in files.splits[name]]}, split=split, cache_dir=cache
-            )
-        except (datasets.exceptions.DatasetGenerationError, ValueError) as error:
-            cause = error.__cause__ or error
+            builder = _prepare(files.format, {name: files.splits[name] for name in names}, cache)
+            try:
+                rows = builder.as_dataset(split=split)
+            except ValueError as error:
+                raise refuse(
+                    "split",
+                    f"{split!r}: {error}",
+                    "a split, or a part of one that has rows, such as train[:10%]",
+                    "Name other rows, or check that the files have any.",
+                ) from error
+            yield rows
+        except UnicodeDecodeError as error:
             raise refuse(
-                "dataset",
-                f"{files.format} files that cannot be read: {cause}",
-                "files whose rows all have the same columns and types",
-                "Open the file that the message names and mend it.",
+                "dataset", f"text that is not UTF-8: {error}", "files in UTF-8", "Convert the files to UTF-8."
             ) from error
-        yield rows
+
+
+def _prepare(file_format: str, splits: Mapping[str, Sequence[Path]], cache: str) -> "datasets.DatasetBuilder":
+    try:
+        return _read(file_format, splits, cache)
+    except ValueError as error:
+        paths = [path for part in splits.values() for path in part]
+        broken = next((path.name for path in paths if _is_broken(file_format, path, cache)), None)
+        raise refuse(
+            "dataset",
+            f"{f'{broken}, which' if broken else f'{file_format} files that together'} cannot be read: {error}",
+            "files whose rows all have the same columns and types",
+            "Mend the file." if broken else "Give every file the same columns and types.",
+        ) from error
+
+
+def _is_broken(file_format: str, path: Path, cache: str) -> bool:
+    try:
+        _read(file_format, {"train": (path,)}, cache)
+    except ValueError:
+        return True
+    return False
+
+
+def _read(file_format: str, splits: Mapping[str, Sequence[Path]], cache: str) -> "datasets.DatasetBuilder":
+    """Reads files into the cache.
+
+    Raises:
+        ValueError: With the cause, if they cannot be read.
+    """
+    import datasets
+
+    data_files = {name: [glob.escape(str(path)) for path in paths] for name, paths in splits.items()}
+    try:
+        builder = datasets.load_dataset_builder(file_format, data_files=data_files, cache_dir=cache)
+        builder.download_and_prepare()
+    except (datasets.exceptions.DatasetGenerationError, FileNotFoundError) as error:
+        raise ValueError(str(error.__cause__ or error)) from error
+    return builder

@@ -1,5 +1,6 @@
 """A user's mistake is one clear message and an exit status of its own; everything else keeps its traceback."""
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,11 @@ class Problem:
     mend: str
 
     def __str__(self) -> str:
-        return f"{self.what}: given {self.given}; allowed: {self.allowed}.\n      {self.mend}"
+        return f"{self.what}: given {_one_line(self.given)}; allowed: {self.allowed}.\n      {_one_line(self.mend)}"
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s*\n\s*", " ", text.strip())
 
 
 class UserError(Exception):

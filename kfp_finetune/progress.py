@@ -1,6 +1,6 @@
 """Progress of long work as lines of JSON: readable in a log, and read again by whoever shows a bar.
 
-A line looks like `progress {"what": "train", "done": 12, "total": 200, "unit": "step", "eta_seconds": 43, "loss": 2.31}`.
+A line looks like `progress {"what": "train", "done": 12, "total": 200, "unit": "step", "eta_seconds": 43, ...}`.
 """
 
 import json
@@ -42,9 +42,23 @@ def parse_progress(line: str) -> Progress | None:
     if start < 0:
         return None
     try:
-        return Progress(**json.loads(line[start + len(PREFIX) :]))
+        progress = Progress(**json.loads(line[start + len(PREFIX) :]))
     except (ValueError, TypeError):
         return None
+    return progress if _is_sound(progress) else None
+
+
+def _is_sound(progress: Progress) -> bool:
+    """Whether the fields, read from a line that anything may have printed, have their types."""
+    return (
+        isinstance(progress.what, str)
+        and isinstance(progress.done, int)
+        and isinstance(progress.total, int)
+        and isinstance(progress.unit, str)
+        and isinstance(progress.eta_seconds, float | int | None)
+        and isinstance(progress.figures, dict)
+        and all(isinstance(figure, float | int) for figure in progress.figures.values())
+    )
 
 
 def progress_printer(

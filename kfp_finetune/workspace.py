@@ -150,13 +150,12 @@ def open_workspace(root: str) -> Workspace:
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:
-    owner = "it is not there"
-    if path.exists():
-        stat = path.stat()
-        owner = f"it is owned by {stat.st_uid}:{stat.st_gid} with mode {stat.st_mode & 0o7777:o}"
+    there = next(place for place in (path, *path.parents) if os.path.exists(place))
+    stat = there.stat()
     return refuse(
         "workspace",
-        f"{path}, where this step (uid {os.getuid()}, gid {os.getgid()}) cannot write: {error.strerror}; {owner}",
+        f"{path}, where this step (uid {os.getuid()}, gid {os.getgid()}) cannot write: {error.strerror}; "
+        f"{there} is owned by {stat.st_uid}:{stat.st_gid} with mode {stat.st_mode & 0o7777:o}",
         "a directory that the step's user or group may write to",
         "Make the volume's root group-writable for the step's gid, or choose another volume.",
     )
@@ -197,8 +196,8 @@ def sha256_of(path: Path) -> str:
 
 
 def files_below(directory: Path) -> list[Path]:
-    """Every regular file below a directory, sorted by name, without the manifest."""
-    return sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST_NAME)
+    """Every regular file below a directory, sorted by name, without the directory's manifest."""
+    return sorted(path for path in directory.rglob("*") if path.is_file() and path != directory / MANIFEST_NAME)
 
 
 def describe_files(directory: Path) -> tuple[FileEntry, ...]:
@@ -244,16 +243,17 @@ def publishing(target: Path) -> Iterator[Path]:
         An empty directory on the same volume.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = target.parent / f".tmp-{target.name}-{uuid.uuid4().hex[:8]}"
+    staging, replaced = (target.parent / f".tmp-{target.name}-{uuid.uuid4().hex[:8]}" for _ in range(2))
     staging.mkdir()
     try:
         yield staging
         sync(staging)
         if target.exists():
-            shutil.rmtree(target)
+            target.rename(replaced)
         staging.rename(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def sync(directory: Path) -> None:

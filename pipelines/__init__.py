@@ -1,0 +1,1 @@
+"""Steps composed into pipelines, with the compiled YAML beside each."""

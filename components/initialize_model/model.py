@@ -42,7 +42,10 @@ def _check_names(uri: str, names: Sequence[str]) -> None:
     if "config.json" not in names:
         problems.append(
             Problem(
-                "model", f"{uri} without config.json", "a directory in the Hugging Face format", "Give the model's folder."
+                "model",
+                f"{uri} without config.json",
+                "a directory in the Hugging Face format",
+                "Give the model's folder.",
             )
         )
     if not any(name.endswith(".safetensors") for name in names):
@@ -98,7 +101,7 @@ def _read_weights(directory: Path, problems: list[Problem]) -> tuple[set[str], i
     for path in sorted(directory.glob("*.safetensors")):
         try:
             with safe_open(path, framework="numpy") as weights:
-                for name in weights.keys():
+                for name in weights.keys():  # noqa: SIM118  it is no mapping
                     tensor = weights.get_slice(name)
                     dtypes.add(tensor.get_dtype())
                     size = 1
@@ -118,10 +121,10 @@ def _missing_shards(directory: Path) -> list[Problem]:
     if not index.exists():
         return []
     try:
-        named = set(json.loads(index.read_text())["weight_map"].values())
+        named = {str(name) for name in json.loads(index.read_text())["weight_map"].values()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return [Problem("model", f"{INDEX_NAME} that cannot be read: {error!r}", "an index", "Fetch the file again.")]
-    missing = sorted(name for name in named if not (directory / Path(name).name).exists())
+    missing = sorted(named - {path.name for path in directory.glob("*.safetensors")})
     if not missing:
         return []
     return [

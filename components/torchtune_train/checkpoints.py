@@ -110,7 +110,9 @@ def resume_settings(training: Path) -> dict[str, Any]:
         if adapter.exists():
             checkpointer["adapter_checkpoint"] = str(adapter)
         else:
-            checkpointer["checkpoint_files"] = sorted(f"{epoch.name}/{path.name}" for path in epoch.glob("*.safetensors"))
+            checkpointer["checkpoint_files"] = sorted(
+                f"{epoch.name}/{path.name}" for path in epoch.glob("*.safetensors")
+            )
         return {"resume_from_checkpoint": True, "checkpointer": checkpointer}
     return {}
 

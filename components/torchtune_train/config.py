@@ -30,7 +30,7 @@ class Steps:
 
 
 def count_steps(rows: int, settings: TrainSettings, max_steps_per_epoch: int | None) -> Steps:
-    """The recipes' own arithmetic: rows are dealt to the processes (the last ones filled up), the last batch is left out.
+    """Counts steps as the recipes do: rows are dealt evenly to the processes, and an unfilled last batch is left out.
 
     Args:
         rows: Rows to train on.
@@ -136,6 +136,6 @@ def write_config(path: Path, config: Mapping[str, Any], settings: TrainSettings)
     command = f"torchrun --standalone --nproc-per-node {settings.num_procs_per_node} -m {ROOM}.worker"
     header = (
         f"# Fine-tuning with torchtune's {settings.method} recipe. To run it, or to go on from its newest epoch:\n"
-        f"#   {command} \\\n#     --method {settings.method} --config {path}\n\n"
+        f"#   {command} \\\n#     --method {settings.method} --config {config['output_dir']}/{path.name}\n\n"
     )
     path.write_text(header + yaml.safe_dump(dict(config), sort_keys=False, width=120))

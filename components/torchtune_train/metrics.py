@@ -20,7 +20,7 @@ class MetricsFile(MetricLoggerInterface):
     """
 
     def __init__(self, path: str, total_steps: int):
-        self._file = Path(path).open("a", buffering=1)
+        self._file = Path(path).open("a", buffering=1)  # noqa: SIM115  closed by close()
         self._total_steps = total_steps
         self._report: Any = None
 

@@ -130,9 +130,7 @@ def make_plan(
     return Outcome(plan, _state(workspace, plan, name))
 
 
-def _check(
-    name: str, values: Mapping[str, Any], model: Path
-) -> tuple[DataSettings, TrainSettings, Architecture]:
+def _check(name: str, values: Mapping[str, Any], model: Path) -> tuple[DataSettings, TrainSettings, Architecture]:
     problems: list[Problem] = []
     data, train, architecture = None, None, None
     data_names = DataSettings.__dataclass_fields__.keys()
@@ -189,9 +187,7 @@ def _prepare(
     counts, lengths = {}, []
     with open_parts(workspace.root / dataset.path, data) as parts:
         for part, rows in parts.items():
-            counts[part], part_lengths = tokenize(
-                rows, tokenizer, data, train.max_seq_len, staging / "tokens" / part
-            )
+            counts[part], part_lengths = tokenize(rows, tokenizer, data, train.max_seq_len, staging / "tokens" / part)
             lengths += part_lengths if part == "train" else []
         samples = _samples(parts["held_out"], tokenizer, data)
     steps = _count_steps(counts["train"].rows, train)

@@ -99,9 +99,7 @@ class TrainSettings:
         return self.learning_rate or DEFAULT_LEARNING_RATE[self.method]
 
 
-def read_settings(
-    kind: Callable[..., T], values: Mapping[str, Any]
-) -> tuple[T | None, list[Problem]]:
+def read_settings(kind: Callable[..., T], values: Mapping[str, Any]) -> tuple[T | None, list[Problem]]:
     """Builds settings from what a user gave.
 
     Args:

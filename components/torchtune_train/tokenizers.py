@@ -128,5 +128,8 @@ class ChatTokenizer(ModelTokenizer):
             return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt)
         except TemplateError as error:
             raise refuse(
-                "model", f"a chat template that refuses the rows: {error}", "a template for these roles", "Change the data."
+                "model",
+                f"a chat template that refuses the rows: {error}",
+                "a template for these roles",
+                "Change the data.",
             ) from error

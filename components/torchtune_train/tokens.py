@@ -92,7 +92,9 @@ def open_parts(directory: Path, data: DataSettings) -> Iterator[dict[str, datase
 def _not_empty(parts: dict[str, datasets.Dataset]) -> dict[str, datasets.Dataset]:
     empty = [name for name, rows in parts.items() if len(rows) == 0]
     if empty:
-        raise refuse("dataset", f"no row in {' and '.join(empty)}", "at least one row in each part", "Change the split.")
+        raise refuse(
+            "dataset", f"no row in {' and '.join(empty)}", "at least one row in each part", "Change the split."
+        )
     return parts
 
 
@@ -171,7 +173,10 @@ def _text(value: Any, column: str, row: int) -> str:
     if isinstance(value, str):
         return value
     raise refuse(
-        "dataset", f"row {row} (from 0) whose {column} is {value!r}", "text in every row", "Fill the row or leave it out."
+        "dataset",
+        f"row {row} (from 0) whose {column} is {value!r}",
+        "text in every row",
+        "Fill the row or leave it out.",
     )
 
 

@@ -1,0 +1,1 @@
+"""Starts trainings and watches them."""

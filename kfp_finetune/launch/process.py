@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -35,7 +35,8 @@ def run_torchrun(
     """Runs a module in several processes and waits for them.
 
     Args:
-        module: Dotted name, run as `python -m` would.
+        module: Dotted name, run as `python -m` would. It calls `die_with_parent` first, so that no process outlives
+            this one, however it ends.
         arguments: Of its command line.
         num_procs: Processes on this machine.
         logs: Directory for the output of every process.
@@ -45,18 +46,22 @@ def run_torchrun(
         LaunchError: If one of them failed; the others are stopped.
     """
     logs.mkdir(parents=True, exist_ok=True)
+    earlier = set(logs.glob("*/attempt_*"))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_procs)]
     command += ["--log-dir", str(logs), "--redirects", "3", "--tee", "0:1", "-m", module, *arguments]
     threads = max(1, (os.cpu_count() or 1) // num_procs)
     environment = {"OMP_NUM_THREADS": str(threads), "TQDM_MININTERVAL": "1e9", "PYTHONUNBUFFERED": "1"} | os.environ
-    with subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=(logs / "torchrun.log").open("w"),
-        text=True,
-        preexec_fn=die_with_parent,
-    ) as process:
+    with (
+        (logs / "torchrun.log").open("w") as torchrun_log,
+        subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=torchrun_log,
+            text=True,
+            preexec_fn=die_with_parent,
+        ) as process,
+    ):
         assert process.stdout is not None
         try:
             for line in process.stdout:
@@ -65,12 +70,18 @@ def run_torchrun(
             process.terminate()
             raise
     if process.returncode != 0:
-        raise LaunchError(f"training ended with exit status {process.returncode}\n{last_lines(logs)}")
+        raise LaunchError(f"training ended with exit status {process.returncode}\n{last_lines(logs, earlier)}")
 
 
-def last_lines(logs: Path) -> str:
-    """The last lines that each process of the newest attempt wrote to stderr."""
-    newest = max(logs.glob("*/attempt_*"), key=lambda path: path.stat().st_mtime, default=None)
+def last_lines(logs: Path, earlier: Collection[Path] = ()) -> str:
+    """The last lines that each process of the newest attempt wrote to stderr, or torchrun's own if there is none.
+
+    Args:
+        logs: As given to `run_torchrun`.
+        earlier: Attempts that do not count.
+    """
+    attempts = [path for path in logs.glob("*/attempt_*") if path not in earlier]
+    newest = max(attempts, key=lambda path: path.stat().st_mtime, default=None)
     files = sorted(newest.glob("*/stderr.log")) if newest else [logs / "torchrun.log"]
     parts = []
     for file in files:

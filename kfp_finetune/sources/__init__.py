@@ -1,0 +1,1 @@
+"""Where datasets and models come from."""

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from kfp_finetune.errors import refuse
+from kfp_finetune.errors import UserError, refuse
 from kfp_finetune.sources.patterns import Patterns
-from kfp_finetune.workspace import FileEntry, sha256_of
+from kfp_finetune.workspace import MANIFEST_NAME, FileEntry, sha256_of
 
 
 @dataclass(frozen=True)
 class LocalSource:
     """A file, or a directory of files.
 
-    Hidden files and directories are left out, links to files are followed, and links to directories are not.
+    Hidden files and directories are left out, and so is the manifest of a published directory. Links to files are
+    followed, links to directories are not, and a link to nothing is a file that cannot be read.
 
     Args:
         what: Name of the parameter that asked for it, for messages.
@@ -67,22 +68,32 @@ class LocalSource:
         try:
             return _digest((name, sha256_of(file)) for name, file in self._files.items())
         except OSError as error:
-            raise refuse(
-                self.what, f"{self.uri}: {error}", "files that this user can read", "Check their permissions."
-            ) from error
+            raise self._unreadable(error) from error
 
     @cached_property
     def _files(self) -> dict[str, Path]:
+        try:
+            return self._find()
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> UserError:
+        return refuse(
+            self.what, f"{self.uri}: {error}", "files that this user can read", "Check the files and their permissions."
+        )
+
+    def _find(self) -> dict[str, Path]:
         if not self.root.exists():
             raise refuse(self.what, self.uri, "a file or directory that exists", "Check the path for a typo.")
         if self.root.is_file():
             return {self.root.name: self.root}
         found: dict[str, Path] = {}
-        for directory, subdirectories, names in os.walk(self.root):
+        for directory, subdirectories, names in os.walk(self.root, onerror=_raise):
             subdirectories[:] = sorted(name for name in subdirectories if not name.startswith("."))
             for path in (Path(directory, name) for name in names if not name.startswith(".")):
                 relative = path.relative_to(self.root).as_posix()
-                if path.is_file() and self.patterns.wants(relative):
+                is_file = path.is_file() or not path.exists()
+                if is_file and relative != MANIFEST_NAME and self.patterns.wants(relative):
                     found[relative] = path
         if not found:
             raise refuse(
@@ -94,6 +105,10 @@ class LocalSource:
         return dict(sorted(found.items()))
 
 
+def _raise(error: OSError) -> None:
+    raise error
+
+
 def _digest(files: Iterable[tuple[str, str]]) -> str:
     lines = "".join(f"{name}\0{digest}\n" for name, digest in sorted(files))
-    return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
+    return f"sha256:{hashlib.sha256(os.fsencode(lines)).hexdigest()}"

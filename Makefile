@@ -1,0 +1,44 @@
+# make demo   the main job on this machine, from nothing
+# make test   every test that needs no cluster
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help install demo test lint compile bench clean
+
+help:
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+install: .venv/installed
+
+.venv/installed: constraints.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	@echo "Installing the pinned set (torch and its CUDA libraries: about 5 GB, two minutes) ..."
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[train,dev]"
+	touch $@
+
+demo: install ## fine-tune a small model here; MODEL=, DATASET= and SET="epochs=2 lora_rank=16" change what and how
+	@$(BIN)/python -m kfp_finetune.client.demo $(if $(MODEL),--model "$(MODEL)") $(if $(DATASET),--dataset "$(DATASET)") \
+		$(foreach assignment,$(SET),--set '$(assignment)')
+
+test: install ## every test that needs no cluster
+	@tests/browser.sh
+	$(BIN)/pytest tests --ignore tests/cluster
+
+lint: install ## style, types, which package may import which, and whether the compiled pipelines are up to date
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/lint
+	$(BIN)/pip install --quiet --no-deps --target build/lint .
+	cd build/lint && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p kfp_finetune
+	PYTHONPATH=build/lint $(BIN)/lint-imports
+	./compile.sh --check
+
+compile: install ## compile every pipeline
+	./compile.sh
+
+bench: install ## the figures of the README
+	$(BIN)/python -m benchmarks
+
+clean: ## remove what was built, but not .venv
+	rm -rf build dist *.egg-info

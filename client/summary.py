@@ -1,0 +1,72 @@
+"""A finished fine-tuning in a few figures, read from the volume."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from kfp_finetune.components.torchtune_train.plan import PLAN_NAME, Plan
+from kfp_finetune.workspace import Workspace, read_manifest
+
+REPORT_NAME = "report.html"
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a series' newest fine-tuning came to.
+
+    Args:
+        loss_before: Held-out loss of the base, in nats a token.
+        loss_after: Held-out loss of the tuned model.
+        tokens_per_second: In training, of all processes together.
+        export: The directory that transformers loads.
+        adapter: The directory that peft loads, or None.
+        report: The HTML report.
+        prompt: A held-out prompt.
+        expected: Its answer in the data.
+        base_answer: The base's answer.
+        tuned_answer: The tuned model's answer.
+    """
+
+    loss_before: float
+    loss_after: float
+    tokens_per_second: float
+    export: Path
+    adapter: Path | None
+    report: Path
+    prompt: str
+    expected: str
+    base_answer: str
+    tuned_answer: str
+
+
+def read_summary(workspace: Workspace, name: str) -> RunSummary:
+    """The summary of a series' newest export.
+
+    Args:
+        workspace: The tree on the volume.
+        name: The series.
+
+    Raises:
+        FileNotFoundError: If the series has no export.
+    """
+    latest = workspace.latest(name)
+    manifest = read_manifest(latest)
+    if manifest is None:
+        raise FileNotFoundError(f"{latest} has no export")
+    training = workspace.training(manifest.key)
+    plan = Plan.from_json((training / PLAN_NAME).read_text())
+    evaluation = json.loads((training / "evaluation.json").read_text())
+    result = json.loads((training / "result.json").read_text())
+    sample = evaluation["samples"][0]
+    return RunSummary(
+        loss_before=evaluation["loss_before"],
+        loss_after=evaluation["loss_after"],
+        tokens_per_second=round(result["tokens"] / result["seconds"], 1),
+        export=latest / "merged",
+        adapter=latest / "adapter" if plan.method == "lora" else None,
+        report=training / REPORT_NAME,
+        prompt=sample["prompt"],
+        expected=sample["expected"],
+        base_answer=sample["base"],
+        tuned_answer=sample["tuned"],
+    )

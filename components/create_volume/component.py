@@ -1,0 +1,38 @@
+"""The KFP component that creates the volume of a pipeline."""
+
+from kfp import dsl
+
+from kfp_finetune.images import STEPS_IMAGE
+
+
+@dsl.component(base_image=STEPS_IMAGE, install_kfp_package=False)
+def create_volume(
+    name: str,
+    size: str = "50Gi",
+    access_mode: str = "ReadWriteOnce",
+    storage_class: str = "",
+    create: bool = True,
+    wait_seconds: int = 300,
+) -> str:
+    """Create the volume on which a pipeline keeps datasets, models and trainings, or find it again.
+
+    Args:
+        name: Name of the volume (a PersistentVolumeClaim) in the run's namespace: lower-case letters, digits and '-',
+            at most 63 characters.
+        size: Smallest size with its unit, such as "50Gi". Default "50Gi".
+        access_mode: "ReadWriteOnce" for training on one node, "ReadWriteMany" for more nodes. Default "ReadWriteOnce".
+        storage_class: Storage class that makes the volume; empty for the cluster's default class. Default empty.
+        create: Whether to create the volume; if not, nothing is called and the name is passed on, for a volume of
+            your own and for runs without a cluster. Default true.
+        wait_seconds: Longest wait for the volume's storage, in seconds, 1 to 86400. Default 300.
+
+    Returns:
+        The name of the volume.
+
+    """
+    from kfp_finetune.components.create_volume.volume import VolumeSpec, ensure_volume
+    from kfp_finetune.errors import clear_errors
+
+    with clear_errors():
+        volume = ensure_volume(VolumeSpec(name, size, (access_mode,), storage_class, wait_seconds), create)
+    return volume

@@ -1,0 +1,198 @@
+"""The connection to Kubernetes: its client, the namespace at hand, and clear words for calls that it refuses."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import urllib3
+import yaml
+from kubernetes import client, config
+
+from kfp_finetune.errors import Problem, UserError, refuse
+
+REQUEST_TIMEOUT = (10, 60)
+"""Seconds to connect and to read that bound every call which names no bound of its own."""
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""Where Kubernetes puts a pod's own token and namespace."""
+
+_RBAC_REFUSAL = re.compile(r'User "(?P<user>[^"]*)" cannot \S+ resource ')
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster to talk to.
+
+    Args:
+        api: Client with credentials, bounded calls and a few retries.
+        namespace: Namespace of this pod, or of the kubeconfig's current context.
+
+    """
+
+    api: client.ApiClient
+    namespace: str
+
+
+class BoundedClient(client.ApiClient):
+    """A client whose every call ends: `REQUEST_TIMEOUT` holds where the caller names no timeout."""
+
+    def request(self, *args: Any, _request_timeout: object = None, **kwargs: Any) -> Any:
+        """Make one HTTP request; see `kubernetes.client.ApiClient.request`."""
+        return super().request(*args, _request_timeout=_request_timeout or REQUEST_TIMEOUT, **kwargs)
+
+
+def connect() -> Cluster:
+    """Connect to the cluster that this pod runs in, or else to that of KUBECONFIG or `~/.kube/config`.
+
+    No call is made yet, and the client's global default configuration stays untouched.
+
+    Raises:
+        UserError: If there is no usable configuration.
+
+    """
+    settings = client.Configuration()
+    namespace = _load_pod(settings) if _in_pod() else _load_kubeconfig(settings)
+    settings.retries = urllib3.Retry(
+        total=5, backoff_factor=0.5, backoff_jitter=0.5, status_forcelist=(502, 503, 504), raise_on_status=False
+    )
+    return Cluster(BoundedClient(settings), namespace)
+
+
+def _in_pod() -> bool:
+    return "KUBERNETES_SERVICE_HOST" in os.environ and (SERVICE_ACCOUNT / "token").is_file()
+
+
+def _load_pod(settings: client.Configuration) -> str:
+    try:
+        config.load_incluster_config(settings)
+    except config.ConfigException as error:
+        raise refuse(
+            "the pod's service account",
+            f"an incomplete one ({error})",
+            f"token and ca.crt in {SERVICE_ACCOUNT}",
+            "Let Kubernetes mount the service account's token (automountServiceAccountToken) into the step's pod.",
+        ) from error
+    try:
+        return (SERVICE_ACCOUNT / "namespace").read_text().strip() or "default"
+    except FileNotFoundError:
+        return "default"
+
+
+def _load_kubeconfig(settings: client.Configuration) -> str:
+    path = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+    try:
+        config.load_kube_config(path, client_configuration=settings, persist_config=False)
+        _, context = config.list_kube_config_contexts(path)
+    except (config.ConfigException, yaml.YAMLError, OSError) as error:
+        raise refuse(
+            "the Kubernetes configuration",
+            f"{path}, which cannot be used ({str(error).strip()})",
+            "a kubeconfig file with a current context, or a pod with a service account",
+            "Set KUBECONFIG to a file with which kubectl works, or run this step in the cluster.",
+        ) from error
+    return context["context"].get("namespace") or "default"
+
+
+@contextmanager
+def api_call(verb: str, resource: str, namespace: str = "") -> Iterator[None]:
+    """Turn what Kubernetes refuses for reasons that a user can mend into a `UserError`.
+
+    Args:
+        verb: The RBAC verb of the call in the body, such as "create".
+        resource: The resource's plural, with its API group where it has one, such as "trainjobs.trainer.kubeflow.org".
+        namespace: The namespace of the call; "" for a resource of the whole cluster.
+
+    Raises:
+        UserError: If the call is forbidden (RBAC, a quota, a policy) or not authenticated, if its namespace does not
+            exist, or if the API server cannot be reached.
+        kubernetes.client.ApiException: For every other answer, unchanged.
+
+    """
+    try:
+        yield
+    except client.ApiException as error:
+        problem = _problem_of(error, verb, resource, namespace)
+        if problem is None:
+            raise
+        raise UserError([problem]) from error
+    except urllib3.exceptions.HTTPError as error:
+        raise UserError([_unreachable(error)]) from error
+
+
+def status_message(error: client.ApiException) -> str:
+    """Return what the API server said in a refusal, without headers and JSON."""
+    return str(_status_of(error).get("message") or error.reason or error.status)
+
+
+def _status_of(error: client.ApiException) -> dict[str, Any]:
+    try:
+        status = json.loads(error.body)
+    except (TypeError, ValueError):
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
+def _problem_of(error: client.ApiException, verb: str, resource: str, namespace: str) -> Problem | None:
+    message = status_message(error)
+    if error.status == 0:
+        return _unreachable(error)
+    if error.status == 401:
+        return Problem(
+            "the Kubernetes credentials",
+            f"ones that the API server rejects ({message})",
+            "a valid token or certificate",
+            "Renew them (an expired token, or the kubeconfig of another cluster, is the usual reason).",
+        )
+    if error.status == 403:
+        refusal = _RBAC_REFUSAL.search(message)
+        return _forbidden(refusal["user"], verb, resource, namespace) if refusal else _not_admitted(message, resource)
+    if error.status == 404 and (_status_of(error).get("details") or {}).get("kind") == "namespaces":
+        return Problem(
+            "namespace",
+            namespace,
+            "one that exists in the cluster",
+            f"Create it (kubectl create namespace {namespace}), or choose another one.",
+        )
+    return None
+
+
+def _forbidden(user: str, verb: str, resource: str, namespace: str) -> Problem:
+    where = f"in namespace {namespace}" if namespace else "in the whole cluster"
+    kind, scope = ("role", f"-n {namespace} ") if namespace else ("clusterrole", "")
+    role = f"kfp-finetune-{verb}-{resource.replace('/', '-')}"
+    account = user.removeprefix("system:serviceaccount:")
+    subject = f"--user={user}" if account == user else f"--serviceaccount={account}"
+    return Problem(
+        f"the right to {verb} {resource} {where}",
+        f"an account without it, {user}",
+        f"one whose RBAC roles hold verb {verb} on {resource} {where}",
+        "Let an administrator apply the roles in manifests/, or run: "
+        f"kubectl {scope}create {kind} {role} --verb={verb} --resource={resource} && "
+        f"kubectl {scope}create {kind}binding {role} --{kind}={role} {subject}",
+    )
+
+
+def _not_admitted(message: str, resource: str) -> Problem:
+    return Problem(
+        resource,
+        f"a request that the cluster does not admit ({message})",
+        "what the namespace's quotas, limits and policies let through",
+        "Ask for less, free what is no longer used, or let an administrator raise the limit.",
+    )
+
+
+def _unreachable(error: Exception) -> Problem:
+    pool = getattr(error, "pool", None)
+    server = f"{pool.host}:{pool.port}" if pool is not None and hasattr(pool, "host") else "the configured address"
+    reason = getattr(error, "reason", None) or error
+    return Problem(
+        "the Kubernetes API server",
+        f"{server}, which does not answer ({str(reason).strip()})",
+        "one that is reachable from here",
+        "Check the address in KUBECONFIG, the network (VPN, proxy) and that the cluster runs; then start again.",
+    )

@@ -1,0 +1,1 @@
+"""Self-contained HTML reports on data, training and evaluation."""

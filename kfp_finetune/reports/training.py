@@ -1,0 +1,101 @@
+"""How a training went: its curves, its figures and, if it failed, why."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+from kfp_finetune.reports.charts import NOTHING, Series, line_chart
+from kfp_finetune.reports.numbers import number
+from kfp_finetune.reports.page import Block, Chart, Facts, Note, page
+
+_MEASURES = (
+    ("lr", "Learning rate", "learning rate"),
+    ("tokens_per_second", "Throughput", "tokens per second"),
+    ("grad_norm", "Gradient norm", "gradient norm"),
+    ("peak_memory_alloc", "Peak GPU memory", "GiB"),
+)
+
+
+def training_report(
+    *,
+    title: str,
+    metrics: Sequence[Mapping[str, float]],
+    facts: Sequence[tuple[str, str]],
+    failure: str = "",
+) -> str:
+    """Render the report on a training.
+
+    Args:
+        title: Heading of the page.
+        metrics: One mapping for each record: `step`, `loss`, `lr`, `tokens_per_second` and, if known, `grad_norm` and
+            `peak_memory_alloc` (GiB). Of a step that was recorded again after a resume, the last record counts.
+        facts: Further facts, each a name with its value.
+        failure: Why the training failed; empty if it did not.
+
+    Returns:
+        An HTML page.
+    """
+    records = [record for _, record in sorted({record["step"]: record for record in metrics}.items())]
+    blocks: list[Block] = [Note("The training failed", failure, alarm=True)] if failure else []
+    blocks.append(Facts("Summary", _summary(records)))
+    if facts:
+        blocks.append(Facts("Settings", facts))
+    blocks.append(_loss_chart(records))
+    for key, heading, unit in _MEASURES:
+        steps, values = _column(records, key)
+        svg = line_chart([Series(heading, steps, values)], "step", unit)
+        if svg != NOTHING:
+            blocks.append(Chart(heading, svg))
+    return page(title, "Training report", blocks)
+
+
+def smoothed(values: Sequence[float], span: int) -> list[float]:
+    """Average the values exponentially over about `span` of them, unbiased at the start; gaps stay gaps."""
+    keep = 1 - 2 / (span + 1)
+    total = weight = 0.0
+    average = []
+    for value in values:
+        if not math.isfinite(value):
+            average.append(math.nan)
+            continue
+        total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)
+        average.append(total / weight)
+    return average
+
+
+def _column(records: Sequence[Mapping[str, float]], key: str) -> tuple[list[float], list[float]]:
+    there = [record for record in records if record.get(key) is not None]
+    return [record["step"] for record in there], [record[key] for record in there]
+
+
+def _loss_chart(records: Sequence[Mapping[str, float]]) -> Chart:
+    steps, losses = _column(records, "loss")
+    if len(losses) < 10:
+        return Chart("Loss", line_chart([Series("loss", steps, losses)], "step", "loss"))
+    span = max(5, len(losses) // 40)
+    lines = [Series("recorded", steps, losses, faint=True), Series("smoothed", steps, smoothed(losses, span))]
+    caption = f"Smoothed: moving average over about {number(span)} records."
+    return Chart("Loss", line_chart(lines, "step", "loss"), caption)
+
+
+def _summary(records: Sequence[Mapping[str, float]]) -> list[tuple[str, str]]:
+    steps, losses = _column(records, "loss")
+    rows = [("Last step", number(records[-1]["step"]) if records else "none yet")]
+    finite = [(loss, step) for step, loss in zip(steps, losses, strict=True) if math.isfinite(loss)]
+    if losses:
+        rows.append(("First loss", _loss_at(losses[0], steps[0])))
+        rows += [("Best loss", _loss_at(*min(finite)))] if finite else []
+        rows.append(("Final loss", _loss_at(losses[-1], steps[-1])))
+    if len(finite) < len(losses):
+        rows.append(("Records whose loss is not finite", number(len(losses) - len(finite))))
+    speeds = [speed for speed in _column(records, "tokens_per_second")[1] if math.isfinite(speed)]
+    if speeds:
+        rows.append(("Median tokens per second", number(statistics.median(speeds))))
+    peaks = [peak for peak in _column(records, "peak_memory_alloc")[1] if math.isfinite(peak)]
+    if peaks:
+        rows.append(("Peak GPU memory", f"{number(max(peaks))} GiB"))
+    return rows
+
+
+def _loss_at(loss: float, step: float) -> str:
+    return f"{number(loss)} at step {number(step)}"

@@ -1,0 +1,95 @@
+"""A real cluster to test on: the one of KUBECONFIG, used as an account that may do everything."""
+
+import copy
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+from kubernetes import client
+
+from kfp_finetune.cluster.client import BoundedClient, Cluster, connect
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., object]:
+    """Return a function that returns the first true result of a check, or fails after some seconds."""
+    return _eventually
+
+
+def _eventually(check: Callable[[], object], seconds: float = 30) -> object:
+    end = time.monotonic() + seconds
+    while not (result := check()):
+        assert time.monotonic() < end, f"not so within {seconds} s"
+        time.sleep(0.05)
+    return result
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Connect to the cluster, with a namespace of this session's own that is deleted after it."""
+    if not os.environ.get("KUBECONFIG"):
+        reason = "KUBECONFIG is unset: set it to a kubeconfig with administrator rights to run the tests on a cluster"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    api = connect().api
+    core = client.CoreV1Api(api)
+    namespace = f"kfp-finetune-test-{uuid.uuid4().hex[:8]}"
+    core.create_namespace(client.V1Namespace(metadata=client.V1ObjectMeta(name=namespace)))
+    try:
+        yield Cluster(api, namespace)
+    finally:
+        core.delete_namespace(namespace)
+
+
+@pytest.fixture
+def with_token(cluster: Cluster) -> Callable[[str], BoundedClient]:
+    """Make clients of the cluster that carry the token given and no other credentials."""
+
+    def make(token: str) -> BoundedClient:
+        settings = copy.deepcopy(cluster.api.configuration)
+        settings.cert_file = settings.key_file = settings.refresh_api_key_hook = None
+        settings.api_key = {"authorization": f"Bearer {token}"}
+        return BoundedClient(settings)
+
+    return make
+
+
+@pytest.fixture
+def account(cluster: Cluster, with_token: Callable[[str], BoundedClient]) -> Callable[..., BoundedClient]:
+    """Make clients of service accounts that hold only the rights given as resource="verb verb"."""
+
+    def make(**rights: str) -> BoundedClient:
+        core = client.CoreV1Api(cluster.api)
+        name = f"account-{uuid.uuid4().hex[:8]}"
+        metadata = client.V1ObjectMeta(name=name)
+        core.create_namespaced_service_account(cluster.namespace, client.V1ServiceAccount(metadata=metadata))
+        rules = [
+            client.V1PolicyRule(api_groups=[""], resources=[resource], verbs=verbs.split())
+            for resource, verbs in rights.items()
+        ]
+        rbac = client.RbacAuthorizationV1Api(cluster.api)
+        rbac.create_namespaced_role(cluster.namespace, client.V1Role(metadata=metadata, rules=rules))
+        rbac.create_namespaced_role_binding(
+            cluster.namespace,
+            client.V1RoleBinding(
+                metadata=metadata,
+                role_ref=client.V1RoleRef(api_group="rbac.authorization.k8s.io", kind="Role", name=name),
+                subjects=[client.RbacV1Subject(kind="ServiceAccount", name=name, namespace=cluster.namespace)],
+            ),
+        )
+        request = client.AuthenticationV1TokenRequest(spec=client.V1TokenRequestSpec(audiences=[]))
+        token = core.create_namespaced_service_account_token(name, cluster.namespace, request).status.token
+        api = with_token(token)
+        for resource, verbs in rights.items():
+            _eventually(partial(_may, api, cluster.namespace, verbs.split()[-1], resource))
+        return api
+
+    return make
+
+
+def _may(api: client.ApiClient, namespace: str, verb: str, resource: str) -> bool:
+    attributes = client.V1ResourceAttributes(namespace=namespace, verb=verb, resource=resource)
+    review = client.V1SelfSubjectAccessReview(spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes))
+    return client.AuthorizationV1Api(api).create_self_subject_access_review(review).status.allowed

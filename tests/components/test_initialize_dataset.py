@@ -1,0 +1,131 @@
+"""initialize_dataset: whole files and true facts for good sources, one message and nothing published for bad ones."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from kfp import dsl
+
+from kfp_finetune.artifacts import recall_manifest
+from kfp_finetune.components.initialize_dataset.component import initialize_dataset as component
+from kfp_finetune.components.initialize_dataset.dataset import initialize_dataset
+from kfp_finetune.errors import UserError
+from kfp_finetune.workspace import describe_files, read_manifest
+
+ROWS = '{"input": "a", "output": "b"}\n' * 3
+
+
+def write(root: Path, *names: str, content: str = ROWS) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+    return root
+
+
+def published(workspace: Path) -> list[str]:
+    """Everything below datasets/ but lock files."""
+    return sorted(path.name for path in (workspace / "datasets").glob("*") if path.suffix != ".lock")
+
+
+def test_a_folder_is_published_whole_with_its_facts(tmp_path: Path) -> None:
+    source = write(tmp_path / "from", "train-0.jsonl", "train-1.jsonl", "test/x.json", "README.md", ".hidden.json")
+    manifest = initialize_dataset(str(source), str(tmp_path / "workspace"))
+    directory = tmp_path / "workspace" / manifest.path
+    assert manifest.kind == "dataset" and manifest.source == str(source)
+    assert manifest.path == f"datasets/{manifest.key}"
+    assert manifest.facts == {"format": "json", "splits": {"test": 1, "train": 2}}
+    assert [file.path for file in manifest.files] == ["test/x.json", "train-0.jsonl", "train-1.jsonl"]
+    assert manifest.size == 3 * len(ROWS)
+    assert manifest.files == describe_files(directory)
+    assert (directory / "test/x.json").read_text() == ROWS
+    assert read_manifest(directory) == manifest
+    assert published(tmp_path / "workspace") == [manifest.key]
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.parquet"])
+def test_a_single_file_is_published_under_its_name(tmp_path: Path, name: str) -> None:
+    source = write(tmp_path / "from", name) / name
+    manifest = initialize_dataset(f"file://{source}", str(tmp_path / "workspace"))
+    assert [file.path for file in manifest.files] == [name]
+    assert manifest.facts["splits"] == {"train": 1}
+
+
+def test_a_second_call_reuses_what_is_there_and_a_changed_source_does_not(tmp_path: Path) -> None:
+    source, root = write(tmp_path / "from", "rows.jsonl"), str(tmp_path / "workspace")
+    first = initialize_dataset(str(source), root)
+    inode = (tmp_path / "workspace" / first.path / "rows.jsonl").stat().st_ino
+    assert initialize_dataset(str(source), root) == first
+    assert (tmp_path / "workspace" / first.path / "rows.jsonl").stat().st_ino == inode
+    write(source, "rows.jsonl", content=ROWS * 2)
+    second = initialize_dataset(str(source), root)
+    assert second.revision != first.revision
+    assert published(tmp_path / "workspace") == sorted([first.key, second.key])
+
+
+def nothing(root: Path) -> Path:
+    return root / "absent"
+
+
+BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "absent": (nothing, "a file or directory that exists"),
+    "empty file": (lambda root: write(root, "rows.jsonl", content="") / "rows.jsonl", "empty files: rows.jsonl"),
+    "one empty file": (lambda root: write(write(root, "a.json"), "b.json", content=""), "empty files: b.json"),
+    "empty folder": (write, "which has no file of the wanted kinds"),
+    "folder of others": (lambda root: write(root, "a.txt", "b.bin"), "files like *.json, *.jsonl, *.csv, *.parquet"),
+    "wrong ending": (lambda root: write(root, "rows.xlsx") / "rows.xlsx", "a file that ends with .xlsx"),
+    "no ending": (lambda root: write(root, "rows") / "rows", "a file that ends with nothing"),
+    "mixed formats": (lambda root: write(root, "a.json", "b.csv"), "files of the formats csv, json"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), BAD.values(), ids=BAD.keys())
+def test_a_bad_source_is_one_problem_and_nothing_is_published(
+    tmp_path: Path, make: Callable[[Path], Path], message: str
+) -> None:
+    source = make(tmp_path / "from")
+    for _ in range(2):
+        with pytest.raises(UserError) as caught:
+            initialize_dataset(str(source), str(tmp_path / "workspace"))
+        assert len(caught.value.problems) == 1
+        assert "dataset: given" in str(caught.value) and message in str(caught.value)
+        assert published(tmp_path / "workspace") == []
+
+
+def test_the_component_leaves_the_manifest_and_its_metadata(tmp_path: Path) -> None:
+    source = write(tmp_path / "from", "rows.jsonl")
+    artifact = dsl.Dataset(name="dataset", uri=str(tmp_path / "artifact"))
+    component.python_func(str(source), artifact, str(tmp_path / "workspace"))
+    manifest = recall_manifest(artifact)
+    assert manifest == read_manifest(tmp_path / "workspace" / manifest.path)
+    assert artifact.metadata == {
+        "source": str(source),
+        "revision": manifest.revision,
+        "path": manifest.path,
+        "bytes": len(ROWS),
+        "files": 1,
+        "format": "json",
+        "splits": "{'train': 1}",
+    }
+    json.dumps(artifact.metadata)
+
+
+RUN = """
+import sys
+from kfp import dsl
+from kfp_finetune.components.initialize_dataset.component import initialize_dataset
+uri, artifact, workspace = sys.argv[1:]
+initialize_dataset.python_func(uri=uri, dataset=dsl.Dataset(uri=artifact), workspace=workspace)
+"""
+
+
+def test_the_component_ends_with_status_2_and_the_message_alone(tmp_path: Path) -> None:
+    places = [str(tmp_path / name) for name in ("absent", "artifact", "workspace")]
+    done = subprocess.run([sys.executable, "-c", RUN, *places], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: 1 problem with what was given:\n  - dataset: given {tmp_path}/absent;")
+    assert len(done.stderr.splitlines()) == 3
+    assert not (tmp_path / "artifact").exists()

@@ -1,0 +1,92 @@
+"""Whatever a user gives, the answer is settings or problems, never a traceback."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kfp_finetune.components.torchtune_train.settings import DataSettings, TrainSettings, read_settings
+
+ANYTHING = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.dictionaries(st.text(), st.integers())
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("method", "LoRA"),
+        ("epochs", -1),
+        ("epochs", 0),
+        ("epochs", 1.5),
+        ("epochs", True),
+        ("learning_rate", -1e-3),
+        ("learning_rate", math.nan),
+        ("learning_rate", math.inf),
+        ("batch_size", 0),
+        ("gradient_accumulation_steps", 0),
+        ("max_seq_len", 4),
+        ("lora_rank", 0),
+        ("dtype", "fp16"),
+        ("num_procs_per_node", 0),
+        ("overrides", []),
+        ("epoch", 1),
+    ],
+)
+def test_a_wrong_training_setting_is_named_with_what_is_allowed(name: str, value: object):
+    settings, problems = read_settings(TrainSettings, {name: value})
+    assert settings is None
+    assert [problem.what for problem in problems] == [name]
+    assert problems[0].given == repr(value)
+    assert problems[0].allowed and problems[0].mend
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("column_map", {"prompt": "question"}),
+        ("column_map", {"input": 3}),
+        ("train_on_input", "yes"),
+        ("split", "train[:10%"),
+        ("split", ""),
+        ("held_out", "0%"),
+        ("held_out", "60%"),
+        ("held_out", "5 %"),
+        ("held_out", "0.05"),
+    ],
+)
+def test_a_wrong_data_setting_is_named(name: str, value: object):
+    settings, problems = read_settings(DataSettings, {name: value})
+    assert settings is None
+    assert problems and all(problem.what.startswith(name) for problem in problems)
+
+
+@pytest.mark.parametrize("held_out", ["5%", "0.5%", "50%", "test", "validation[:100]"])
+def test_held_out_is_a_share_or_a_split(held_out: str):
+    settings, problems = read_settings(DataSettings, {"held_out": held_out})
+    assert not problems and settings is not None
+    assert (settings.held_out_share is None) == (not held_out.endswith("%"))
+
+
+def test_every_problem_is_found_at_once():
+    _, problems = read_settings(TrainSettings, {"epochs": -1, "batch_size": "2", "method": "x", "unknown": 1})
+    assert {problem.what for problem in problems} == {"epochs", "batch_size", "method", "unknown"}
+
+
+def test_the_learning_rate_defaults_by_method():
+    assert TrainSettings(method="full").peak_learning_rate == 2e-5
+    assert TrainSettings(method="lora").peak_learning_rate == 3e-4
+    assert TrainSettings(method="lora", learning_rate=1e-5).peak_learning_rate == 1e-5
+
+
+@given(st.dictionaries(st.sampled_from([*TrainSettings.__dataclass_fields__, "other"]), ANYTHING))
+def test_any_values_give_settings_or_problems(values: dict[str, object]):
+    settings, problems = read_settings(TrainSettings, values)
+    assert (settings is None) == bool(problems)
+
+
+@given(st.dictionaries(st.sampled_from([*DataSettings.__dataclass_fields__, "other"]), ANYTHING))
+def test_any_data_values_give_settings_or_problems(values: dict[str, object]):
+    settings, problems = read_settings(DataSettings, values)
+    assert (settings is None) == bool(problems)

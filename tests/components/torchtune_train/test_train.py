@@ -1,0 +1,140 @@
+"""Real trainings with torchtune's own recipes: they learn, go on after a kill, and appear whole."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import yaml
+from given import Given, start
+
+from kfp_finetune.components.torchtune_train.checkpoints import newest_epoch, resume_settings, whole_epochs
+from kfp_finetune.components.torchtune_train.metrics import read_metrics
+from kfp_finetune.components.torchtune_train.plan import Plan
+from kfp_finetune.components.torchtune_train.train import train
+from kfp_finetune.launch.process import LaunchError
+
+
+def losses(found: Given, plan: Plan) -> list[float]:
+    return [row["loss"] for row in read_metrics(found.root / plan.training / "metrics.jsonl")]
+
+
+KILLED_WHEN_AN_EPOCH_APPEARS = textwrap.dedent("""
+    import os, pathlib, signal, sys, threading
+    from kfp_finetune.components.torchtune_train.plan import Plan
+    from kfp_finetune.components.torchtune_train.train import train
+    training, root = pathlib.Path(sys.argv[1]), sys.argv[2]
+
+    def kill_once_an_epoch_is_there():
+        while not (training / "epoch_0").exists():
+            threading.Event().wait(0.002)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=kill_once_an_epoch_is_there).start()
+    train(Plan.from_json((training / "plan.json").read_text()), root)
+""")
+
+
+@pytest.mark.parametrize(("method", "family", "procs"), [("lora", "qwen2", 1), ("full", "llama", 2)])
+def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
+    method: str, family: str, procs: int, tmp_path: Path
+):
+    settings = {"method": method, "epochs": 2, "num_procs_per_node": procs, "batch_size": 4 // procs}
+    whole, killed = start(tmp_path / "a", family), start(tmp_path / "b", family)
+    plan = whole.plan(**settings).plan
+    assert killed.plan(**settings).plan.key == plan.key
+    summary = train(plan, str(whole.root))
+    assert summary.steps == plan.total_steps == 18
+    assert losses(whole, plan)[-1] < losses(whole, plan)[0] - 0.5
+
+    training = killed.root / plan.training
+    (training / ".tmp-epoch_7-leftover").mkdir()
+    victim = subprocess.run(
+        [sys.executable, "-c", KILLED_WHEN_AN_EPOCH_APPEARS, str(training), str(killed.root)], capture_output=True
+    )
+    assert victim.returncode == -signal.SIGKILL, victim.stderr.decode()
+    assert list(whole_epochs(training)) == [0]
+    assert killed.plan(**settings).state == "resume"
+    train(plan, str(killed.root))
+    assert losses(killed, plan) == pytest.approx(losses(whole, plan), abs=1e-6)
+    assert not list(training.glob(".tmp-*"))
+    assert not workers_of(training)
+
+
+def workers_of(training: Path) -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(training).encode() in process.read_bytes() and process.parent.name != str(os.getpid()):
+                found.append(process.parent.name)
+        except OSError:
+            continue
+    return found
+
+
+def test_a_finished_training_is_not_run_again_and_its_folder_tells_all(tmp_path: Path):
+    found = start(tmp_path)
+    plan = found.plan().plan
+    first = train(plan, str(found.root))
+    training = found.root / plan.training
+    before = {path: path.stat().st_mtime_ns for path in training.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert train(plan, str(found.root)) == first
+    after = {path: path.stat().st_mtime_ns for path in training.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert before == after
+
+    result = json.loads((training / "result.json").read_text())
+    assert result["world_size"] == 1 and result["device"]
+    assert abs(result["tokens"] - plan.train["tokens"]) <= 2 * 4 * 128, "one incomplete batch at most is left out"
+    assert first.tokens_per_second == pytest.approx(result["tokens"] / result["seconds"], rel=0.01)
+    assert "<svg" in (training / "training.html").read_text()
+    epoch = newest_epoch(training)
+    assert epoch is not None
+    assert {path.name for path in (epoch / "adapter").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.pt",
+        "adapter_model.safetensors",
+    }
+    assert not [path.name for path in epoch.iterdir() if path.name.startswith("adapter_")]
+    assert (training / "config.yaml").read_text().startswith("# Fine-tuning with torchtune's lora recipe")
+
+
+def test_a_training_that_fails_says_why_and_leaves_its_report(tmp_path: Path):
+    found = start(tmp_path)
+    plan = found.plan(overrides={"optimizer._component_": "torch.optim.NoSuchOptimizer"}).plan
+    with pytest.raises(LaunchError, match="NoSuchOptimizer"):
+        train(plan, str(found.root))
+    page = (found.root / plan.training / "training.html").read_text()
+    assert "NoSuchOptimizer" in page
+
+
+def test_the_command_in_the_header_runs_the_training_by_hand(tmp_path: Path):
+    found = start(tmp_path)
+    plan = found.plan().plan
+    training = found.root / plan.training
+    header = [line for line in (training / "config.yaml").read_text().splitlines() if line.startswith("#   ")]
+    command = " ".join(line.lstrip("# ").rstrip("\\") for line in header).split()
+    command[0] = str(Path(sys.executable).parent / command[0])
+    subprocess.run(command, check=True, capture_output=True)
+    assert newest_epoch(training) is not None
+    assert yaml.safe_load((training / "config.yaml").read_text())["device"] == "auto"
+
+
+def test_only_whole_epochs_are_gone_on_from(tmp_path: Path):
+    for name in ("epoch_0", "epoch_1", ".tmp-epoch_2-ab", "epoch_x", "epoch_10"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "epoch_1" / "recipe_state.pt").touch()
+    assert list(whole_epochs(tmp_path)) == [0, 1, 10]
+    assert newest_epoch(tmp_path) == tmp_path / "epoch_10"
+    assert resume_settings(tmp_path)["checkpointer"]["recipe_checkpoint"] == str(tmp_path / "epoch_1/recipe_state.pt")
+    assert resume_settings(tmp_path / "epoch_0") == {}
+
+
+def test_a_half_written_line_of_metrics_is_left_out_and_the_last_of_a_step_counts(tmp_path: Path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 1, "loss": 3}\n{"step": 2, "loss": 2}\n{"step": 2, "loss": 1}\n{"step": 3, "lo')
+    assert [row["loss"] for row in read_metrics(file)] == [3, 1]
+    assert read_metrics(tmp_path / "absent") == []
