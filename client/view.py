@@ -52,7 +52,8 @@ class RunView:
                 self._began[step] = time.monotonic()
                 self._console.print(f"[bold]{step}[/bold]")
             case StepFinished(step, succeeded):
-                seconds = time.monotonic() - self._began.get(step, time.monotonic())
+                now = time.monotonic()
+                seconds = now - self._began.get(step, now)
                 mark = "[green]done[/green]" if succeeded else "[red]failed[/red]"
                 self._console.print(f"[bold]{step}[/bold] {mark} in {seconds:.0f} s")
             case Progress():
@@ -74,9 +75,13 @@ def note(event: Progress) -> str:
     counted = f"{event.unit} {event.done:,}/{event.total:,}"
     if event.unit == "byte":
         counted = f"{event.done / 1e6:,.1f}/{event.total / 1e6:,.1f} MB"
-    figures = [f"{name} {value:.4g}" for name, value in event.figures.items()]
+    figures = [f"{name.replace('_', ' ')} {_short(value)}" for name, value in event.figures.items()]
     left = []
     if event.eta_seconds and event.done < event.total:
         minutes, seconds = divmod(round(event.eta_seconds), 60)
         left = [f"{minutes}:{seconds:02d} left"]
     return "  ".join([counted, *figures, *left])
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -149,6 +149,7 @@ def _read(file_format: str, splits: Mapping[str, Sequence[Path]], cache: str) ->
     """
     import datasets
 
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # else it calls huggingface's counter on the internet
     data_files = {name: [glob.escape(str(path)) for path in paths] for name, paths in splits.items()}
     try:
         builder = datasets.load_dataset_builder(file_format, data_files=data_files, cache_dir=cache)

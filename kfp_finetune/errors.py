@@ -27,7 +27,8 @@ class Problem:
     mend: str
 
     def __str__(self) -> str:
-        return f"{self.what}: given {_one_line(self.given)}; allowed: {self.allowed}.\n      {_one_line(self.mend)}"
+        wrong = f"{self.what}: given {self.given.strip()}; allowed: {self.allowed}."
+        return f"{_one_line(wrong)}\n      {_one_line(self.mend)}"
 
 
 def _one_line(text: str) -> str:

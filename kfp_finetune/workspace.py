@@ -269,8 +269,11 @@ def sync(directory: Path) -> None:
 def write_atomically(path: Path, text: str) -> None:
     """Writes a small file so that a reader sees the old text or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    temporary.write_text(text)
-    temporary.replace(path)
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def point_latest(workspace: Workspace, name: str, export: Path) -> Path:

@@ -189,6 +189,15 @@ def test_json_that_is_not_utf8_is_a_clear_problem_once_it_is_read(tmp_path: Path
         rows.to_list()
 
 
+def test_reading_asks_nobody_on_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_jsonl(tmp_path / "rows.jsonl")
+    asked: list[object] = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda *address, **_: asked.append(address) or [])
+    with open_split(tmp_path, "train") as rows:
+        assert len(rows) == 10
+    assert asked == []
+
+
 def test_nothing_is_left_of_the_cache_but_the_rows_can_be_read_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

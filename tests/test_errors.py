@@ -30,7 +30,7 @@ def test_every_problem_is_in_the_one_message() -> None:
 
 
 def test_a_cause_of_several_lines_takes_one_line() -> None:
-    error = refuse("dataset", "rows:\n  a: int\n\nb: text\n", "one type", "Mend\nthem.")
+    error = refuse("dataset", "rows:\n  a: int\n\nb: text\n", "one\ntype", "Mend\nthem.")
     assert str(error).splitlines()[1:] == [
         "  - dataset: given rows: a: int b: text; allowed: one type.",
         "      Mend them.",

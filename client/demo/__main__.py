@@ -27,6 +27,10 @@ SETTINGS = {
     "method": "lora",
     "dtype": "fp32",
     "num_procs_per_node": "2",
+    "batch_size": "8",
+    "max_seq_len": "128",
+    "lora_rank": "16",
+    "learning_rate": "0.004",
 }
 """What the demo sets, measured to learn the most in the time that a newcomer waits."""
 
@@ -73,9 +77,9 @@ def choose_model(given: str, directory: Path) -> list[str]:
         return [f"model={given}"]
     base = directory / "base"
     if not (base / "config.json").exists():
-        from kfp_finetune.client.demo.tiny_model import write_base_model
+        from kfp_finetune.client.demo.tiny_model import reference_texts, write_base_model
 
-        texts = [json.loads(line)["output"] for line in (docstrings(directory) / "train.jsonl").open()]
+        texts = reference_texts(docstrings(directory) / "train.jsonl")
         with RunView(console) as view:
             view(StepStarted("a small base model, pretrained on docstrings"))
 

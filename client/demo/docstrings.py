@@ -17,7 +17,8 @@ import re
 import sys
 import sysconfig
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -132,9 +133,27 @@ def write_dataset(directory: Path, held_out: float = 0.05, seed: int = 7) -> Non
     for group in groups:
         sides["test" if len(sides["test"]) + len(group) <= held_out * len(pairs) else "train"].extend(group)
     directory.mkdir(parents=True, exist_ok=True)
+    sides["test"].sort(key=_telling_first(sides["train"]))
     for side, chosen in sides.items():
         rows = (json.dumps({"input": pair.question, "output": pair.answer}, ensure_ascii=False) for pair in chosen)
         (directory / f"{side}.jsonl").write_text("".join(row + "\n" for row in rows), encoding="utf-8")
+
+
+def _telling_first(train: list[Pair]) -> Callable[[Pair], tuple[bool, int, int, str]]:
+    """Order that begins with the questions that a small model can be expected to have an idea about.
+
+    These ask about a name that begins with the first word of its own answer ("set_debug": "Set the ..."), a word that
+    begins many answers of the training rows.
+    """
+    common = Counter(_plain(pair.answer).partition(" ")[0] for pair in train)
+
+    def rank(pair: Pair) -> tuple[bool, int, int, str]:
+        name = pair.question.removesuffix(" do?").rpartition(".")[2].lower()
+        verb = _plain(pair.answer).partition(" ")[0]
+        is_telling = pair.question.endswith(" do?") and bool(verb) and name.startswith(verb)
+        return not is_telling, -common[verb], len(pair.question), pair.question
+
+    return rank
 
 
 def _groups(pairs: list[Pair]) -> list[list[Pair]]:

@@ -17,7 +17,7 @@ def evaluate_model(
     Args:
         training_plan: From plan; the training must have an epoch.
         metrics: Held-out loss before and after, and their difference.
-        report: Losses, perplexities and a few answers side by side.
+        report: The whole run on one page: losses, a few answers side by side, the training's curves.
         workspace: Where the volume is mounted.
 
     Returns:

@@ -11,17 +11,17 @@ import datasets
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from kfp_finetune.components.torchtune_train.checkpoints import newest_epoch
+from kfp_finetune.chat import IGNORED, load_tokenizer
+from kfp_finetune.components.torchtune_train.epochs import newest_epoch
 from kfp_finetune.components.torchtune_train.plan import Plan
-from kfp_finetune.components.torchtune_train.tokenizers import load_tokenizer
 from kfp_finetune.errors import refuse
+from kfp_finetune.metrics import read_metrics
 from kfp_finetune.progress import progress_printer
 from kfp_finetune.reports.evaluation import evaluation_report
 from kfp_finetune.workspace import open_workspace, write_atomically
 
 RESULT_NAME = "evaluation.json"
-REPORT_NAME = "evaluation.html"
-IGNORED = -100
+REPORT_NAME = "report.html"
 TOKENS_IN_BATCH = 4096
 MAX_NEW_TOKENS = 96
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -74,7 +74,7 @@ def evaluate(plan: Plan, workspace_root: str) -> Evaluation:
         for prompt, base, ours in zip(prompts, before.answers, after.answers, strict=True)
     ]
     evaluation = Evaluation(before.loss, after.loss, after.tokens, len(rows), samples)
-    write_atomically(training / REPORT_NAME, _report(plan, evaluation))
+    write_atomically(training / REPORT_NAME, _report(plan, evaluation, read_metrics(training / "metrics.jsonl")))
     write_atomically(known, json.dumps(asdict(evaluation), indent=2))
     return evaluation
 
@@ -169,7 +169,7 @@ def _answer(model: PreTrainedModel, tokenizer: Any, prompt_ids: Sequence[int]) -
     return tokenizer.decode(written[0, len(prompt_ids) :], skip_special_tokens=True).strip()
 
 
-def _report(plan: Plan, evaluation: Evaluation) -> str:
+def _report(plan: Plan, evaluation: Evaluation, metrics: Sequence[dict[str, float]]) -> str:
     return evaluation_report(
         title=f"{plan.base}, before and after",
         facts=[
@@ -183,6 +183,7 @@ def _report(plan: Plan, evaluation: Evaluation) -> str:
             ("Perplexity", perplexity(evaluation.loss_before), perplexity(evaluation.loss_after)),
         ],
         samples=list(evaluation.samples),
+        metrics=metrics,
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kfp_finetune.components.export_model.split import write_adapter, write_merged
 from kfp_finetune.components.export_model.verify import verify
-from kfp_finetune.components.torchtune_train.checkpoints import newest_epoch
+from kfp_finetune.components.torchtune_train.epochs import newest_epoch
 from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.errors import refuse
 from kfp_finetune.workspace import (

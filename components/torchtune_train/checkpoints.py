@@ -1,17 +1,13 @@
 """Checkpoints that are whole or absent, and where a training goes on from."""
 
-import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torchtune.training import FullModelHFCheckpointer, ModelType
 
+from kfp_finetune.components.torchtune_train.epochs import ADAPTER_FOLDER, RECIPE_STATE_NAME, whole_epochs
 from kfp_finetune.workspace import MANIFEST_NAME, publishing
-
-ADAPTER_FOLDER = "adapter"
-RECIPE_STATE_NAME = "recipe_state.pt"
 
 
 class EpochCheckpointer(FullModelHFCheckpointer):
@@ -78,21 +74,6 @@ def _unpermute_adapter(path: Path, config: dict[str, Any]) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def whole_epochs(training: Path) -> dict[int, Path]:
-    """The epochs that a training has finished, by number from 0, in order."""
-    found = {
-        int(match.group(1)): path
-        for path in training.glob("epoch_*")
-        if (match := re.fullmatch(r"epoch_(\d+)", path.name))
-    }
-    return dict(sorted(found.items()))
-
-
-def newest_epoch(training: Path) -> Path | None:
-    """The directory of the last finished epoch, or None."""
-    return next(reversed(whole_epochs(training).values()), None)
-
-
 def resume_settings(training: Path) -> dict[str, Any]:
     """What to change in a configuration so that training goes on from the newest epoch that has a state.
 
@@ -115,9 +96,3 @@ def resume_settings(training: Path) -> dict[str, Any]:
             )
         return {"resume_from_checkpoint": True, "checkpointer": checkpointer}
     return {}
-
-
-def sweep_unfinished(training: Path) -> None:
-    """Removes what a killed process left of an epoch that it was saving."""
-    for leftover in training.glob(".tmp-epoch_*"):
-        shutil.rmtree(leftover, ignore_errors=True)

@@ -69,7 +69,7 @@ def build_config(
             "path": str(model),
             "max_seq_len": settings.max_seq_len,
         },
-        "dataset": {"_component_": f"{ROOM}.tokens.TokenDataset", "path": str(training / "tokens" / "train")},
+        "dataset": {"_component_": f"{ROOM}.data.TokenDataset", "path": str(training / "tokens" / "train")},
         "model": _model(settings, architecture),
         "checkpointer": {
             "_component_": f"{ROOM}.checkpoints.EpochCheckpointer",

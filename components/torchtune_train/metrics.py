@@ -2,13 +2,16 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torchtune.training.metric_logging import MetricLoggerInterface
 
 from kfp_finetune.progress import progress_printer
+
+LABELS_ONLY = "tokens_per_second_per_gpu"
+"""torchtune's own figure counts the tokens of the loss alone, which says little about the speed."""
 
 
 class MetricsFile(MetricLoggerInterface):
@@ -23,6 +26,17 @@ class MetricsFile(MetricLoggerInterface):
         self._file = Path(path).open("a", buffering=1)  # noqa: SIM115  closed by close()
         self._total_steps = total_steps
         self._report: Any = None
+        self._tokens_read: Callable[[], int] = lambda: 0
+        self._before = (0, time.monotonic())
+
+    def count_tokens(self, tokens_read: Callable[[], int]) -> None:
+        """Adds the tokens a second to every step.
+
+        Args:
+            tokens_read: Tokens that all processes have read so far, padding left out.
+        """
+        self._tokens_read = tokens_read
+        self._before = (tokens_read(), time.monotonic())
 
     def log(self, name: str, data: Any, step: int) -> None:
         """Writes one figure of a step."""
@@ -33,31 +47,20 @@ class MetricsFile(MetricLoggerInterface):
 
     def log_dict(self, payload: Mapping[str, Any], step: int) -> None:
         """Writes the figures of a step."""
-        figures = {name: float(value) for name, value in payload.items()}
+        figures = {name: float(value) for name, value in payload.items() if name != LABELS_ONLY}
+        figures["tokens_per_second"] = self._speed()
         self._file.write(json.dumps({"step": step, "time": round(time.time(), 3), **figures}) + "\n")
         self._report = self._report or progress_printer("train", self._total_steps, "step", done=step - 1)
-        self._report(step, **{name: round(figures[name], 4) for name in ("loss",) if name in figures})
+        self._report(
+            step, **{name: round(figures[name], 4) for name in ("loss", "tokens_per_second") if name in figures}
+        )
+
+    def _speed(self) -> float:
+        tokens, now = self._tokens_read(), time.monotonic()
+        speed = (tokens - self._before[0]) / max(now - self._before[1], 1e-9)
+        self._before = (tokens, now)
+        return round(speed, 1)
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
-
-
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The figures of each step, in order; of a step that was done twice, the later ones.
-
-    A last line that a killed process did not finish is left out.
-
-    Args:
-        path: The file that `MetricsFile` wrote; it may be absent.
-    """
-    if not path.exists():
-        return []
-    rows: dict[int, dict[str, float]] = {}
-    for line in path.read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        rows[int(row["step"])] = row
-    return [rows[step] for step in sorted(rows)]

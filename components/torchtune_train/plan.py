@@ -178,12 +178,12 @@ def _prepare(
     train: TrainSettings,
     architecture: Architecture,
 ) -> None:
-    from kfp_finetune.components.torchtune_train.tokenizers import ChatTokenizer
+    from kfp_finetune.chat import load_tokenizer
     from kfp_finetune.components.torchtune_train.tokens import open_parts, tokenize
 
     training = workspace.training(key)
     model_path = workspace.root / model.path
-    tokenizer = ChatTokenizer(str(model_path))
+    tokenizer = load_tokenizer(model_path)
     counts, lengths = {}, []
     with open_parts(workspace.root / dataset.path, data) as parts:
         for part, rows in parts.items():
@@ -235,14 +235,13 @@ def _count_steps(rows: int, train: TrainSettings) -> Steps:
 
 
 def _samples(rows: Any, tokenizer: Any, data: DataSettings) -> list[dict[str, Any]]:
-    from torchtune.data import Message
+    from kfp_finetune.chat import encode_prompt
+    from kfp_finetune.components.torchtune_train.tokens import conversation
 
     samples = []
     for row in rows.select(range(min(SAMPLES, len(rows)))):
-        system = [Message(role="system", content=data.new_system_prompt)] if data.new_system_prompt else []
-        prompt = row[data.input_column]
-        ids = tokenizer.prompt_ids([*system, Message(role="user", content=prompt)])
-        samples.append({"prompt": prompt, "expected": row[data.output_column], "prompt_ids": ids})
+        ids = encode_prompt(tokenizer, conversation(row, data)[:-1])
+        samples.append({"prompt": row[data.input_column], "expected": row[data.output_column], "prompt_ids": ids})
     return samples
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from torch.utils.data import Dataset
-from torchtune.data import CROSS_ENTROPY_IGNORE_IDX, InputOutputToMessages
+from transformers import PreTrainedTokenizerBase
 
+from kfp_finetune.chat import IGNORED, Message, encode
 from kfp_finetune.components.torchtune_train.settings import DataSettings
-from kfp_finetune.components.torchtune_train.tokenizers import ChatTokenizer
 from kfp_finetune.datafiles import open_split
 from kfp_finetune.errors import Problem, UserError, refuse
 
@@ -40,28 +39,6 @@ class TokenCounts:
     lost_tokens: int
     dropped_rows: int
     empty_outputs: int
-
-
-class TokenDataset(Dataset):
-    """The tokens that `tokenize` wrote, as torchtune's recipes read them.
-
-    Args:
-        tokenizer: Given by the recipe; not needed any more.
-        path: Directory of one part.
-        packed: Must be False; torchtune reads this key of the configuration.
-    """
-
-    def __init__(self, tokenizer: Any, path: str, packed: bool = False):
-        self._rows = datasets.load_from_disk(path)
-        self.tokens_read = 0
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> dict[str, list[int]]:
-        row = self._rows[index]
-        self.tokens_read += len(row["tokens"])
-        return {"tokens": row["tokens"], "labels": row["labels"]}
 
 
 @contextmanager
@@ -113,8 +90,20 @@ def _check_columns(rows: datasets.Dataset, data: DataSettings) -> None:
         raise UserError(problems)
 
 
+def conversation(sample: Mapping[str, str], data: DataSettings) -> list[Message]:
+    """A row as a conversation: a system message if there is one to add, the prompt, and the answer.
+
+    Args:
+        sample: A row's text by column.
+        data: Which columns hold prompt and answer, and whether the prompt counts in the loss.
+    """
+    system = [Message("system", data.new_system_prompt)] if data.new_system_prompt else []
+    prompt = Message("user", sample[data.input_column], counts=data.train_on_input)
+    return [*system, prompt, Message("assistant", sample[data.output_column], counts=True)]
+
+
 def tokenize(
-    rows: datasets.Dataset, tokenizer: ChatTokenizer, data: DataSettings, max_seq_len: int, target: Path
+    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, data: DataSettings, max_seq_len: int, target: Path
 ) -> tuple[TokenCounts, list[int]]:
     """Writes the tokens of a part's rows.
 
@@ -131,31 +120,22 @@ def tokenize(
     Raises:
         UserError: If a row has no text, or nothing is left to train on.
     """
-    to_messages = InputOutputToMessages(
-        train_on_input=data.train_on_input,
-        column_map={"input": data.input_column, "output": data.output_column},
-        new_system_prompt=data.new_system_prompt or None,
-    )
     lengths: list[int] = []
+    columns = (data.input_column, data.output_column)
 
-    def encode(batch: Mapping[str, list[Any]], indices: list[int]) -> dict[str, list[list[int]]]:
+    def encode_batch(batch: Mapping[str, list[Any]], indices: list[int]) -> dict[str, list[list[int]]]:
         samples = [
-            {column: _text(batch[column][i], column, row) for column in (data.input_column, data.output_column)}
-            for i, row in enumerate(indices)
+            {column: _text(batch[column][i], column, row) for column in columns} for i, row in enumerate(indices)
         ]
-        tokens, labels = [], []
-        for ids, mask in tokenizer.encode([to_messages(sample)["messages"] for sample in samples]):
-            lengths.append(len(ids))
-            tokens.append(ids[:max_seq_len])
-            labels.append(
-                [CROSS_ENTROPY_IGNORE_IDX if masked else token for token, masked in zip(ids, mask, strict=True)][
-                    :max_seq_len
-                ]
-            )
-        return {"tokens": tokens, "labels": labels}
+        encoded = encode(tokenizer, [conversation(sample, data) for sample in samples])
+        lengths.extend(len(row.tokens) for row in encoded)
+        return {
+            "tokens": [row.tokens[:max_seq_len] for row in encoded],
+            "labels": [row.labels[:max_seq_len] for row in encoded],
+        }
 
     encoded = rows.map(
-        encode, batched=True, with_indices=True, remove_columns=rows.column_names, load_from_cache_file=False
+        encode_batch, batched=True, with_indices=True, remove_columns=rows.column_names, load_from_cache_file=False
     )
     kept = encoded.filter(lambda labels: _label_tokens(labels) > 0, input_columns="labels", load_from_cache_file=False)
     if len(kept) == 0:
@@ -181,7 +161,7 @@ def _text(value: Any, column: str, row: int) -> str:
 
 
 def _label_tokens(labels: list[int]) -> int:
-    return sum(label != CROSS_ENTROPY_IGNORE_IDX for label in labels)
+    return sum(label != IGNORED for label in labels)
 
 
 def _count(

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from kfp_finetune.components.torchtune_train.epochs import sweep_unfinished, whole_epochs
 from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.launch.process import LaunchError, run_torchrun
+from kfp_finetune.metrics import read_metrics
 from kfp_finetune.reports.training import training_report
 from kfp_finetune.workspace import open_workspace, write_atomically
 
@@ -51,8 +53,6 @@ def train(plan: Plan, workspace_root: str) -> Summary:
     Raises:
         LaunchError: If a process failed; what it said is in the message and in the training's folder.
     """
-    from kfp_finetune.components.torchtune_train.checkpoints import sweep_unfinished, whole_epochs
-
     training = open_workspace(workspace_root).root / plan.training
     with FileLock(training / ".lock"):
         finished = len(whole_epochs(training))
@@ -78,8 +78,6 @@ def _echo(line: str) -> None:
 
 
 def _write_report(plan: Plan, training: Path, failure: str) -> None:
-    from kfp_finetune.components.torchtune_train.metrics import read_metrics
-
     page = training_report(
         title=f"{plan.method} fine-tuning of {plan.base}",
         metrics=read_metrics(training / "metrics.jsonl"),
@@ -102,8 +100,6 @@ def _facts(plan: Plan) -> Sequence[tuple[str, str]]:
 
 
 def _summary(plan: Plan, training: Path) -> Summary:
-    from kfp_finetune.components.torchtune_train.metrics import read_metrics
-
     losses = [row["loss"] for row in read_metrics(training / "metrics.jsonl")]
     result = json.loads((training / "result.json").read_text())
     return Summary(

@@ -12,7 +12,6 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -92,18 +91,21 @@ def train(method: str, config: DictConfig) -> None:
         torch.distributed.init_process_group("nccl" if on_gpu else "gloo")
     recipe = getattr(load_recipe(file), name)(config)
     recipe.setup(cfg=config)
+    rows = recipe._dataloader.dataset
+    if torch.distributed.get_rank() == 0:
+        recipe._metric_logger.count_tokens(lambda: rows.tokens_read * recipe.world_size)
     began = time.monotonic()
     recipe.train()
-    result = _measure(recipe, on_gpu, time.monotonic() - began)
+    result = _measure(rows.tokens_read, on_gpu, time.monotonic() - began)
     if torch.distributed.get_rank() == 0:
         write_atomically(Path(config.output_dir) / RESULT_NAME, json.dumps(asdict(result), indent=2))
     recipe.cleanup()
 
 
-def _measure(recipe: Any, on_gpu: bool, seconds: float) -> Result:
+def _measure(tokens_read: int, on_gpu: bool, seconds: float) -> Result:
     device = torch.device("cuda" if on_gpu else "cpu")
     peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    tokens = torch.tensor(recipe._dataloader.dataset.tokens_read, device=device)
+    tokens = torch.tensor(tokens_read, device=device)
     memory = torch.tensor(peak, device=device)
     torch.distributed.all_reduce(tokens)
     torch.distributed.all_reduce(memory, op=torch.distributed.ReduceOp.MAX)

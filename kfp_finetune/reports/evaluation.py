@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from kfp_finetune.reports.numbers import number
 from kfp_finetune.reports.page import Block, Facts, Samples, page
+from kfp_finetune.reports.training import training_blocks
 
 _ANSWERS = {"prompt": "Prompt", "expected": "Expected", "base": "Base model", "tuned": "Tuned model"}
 
@@ -15,14 +16,16 @@ def evaluation_report(
     facts: Sequence[tuple[str, str]],
     losses: Sequence[tuple[str, float, float]],
     samples: Sequence[Mapping[str, str]],
+    metrics: Sequence[Mapping[str, float]] = (),
 ) -> str:
-    """Render the report on an evaluation.
+    """Render the report on a fine-tuning: what it changed and, if its figures are given, how it went.
 
     Args:
         title: Heading of the page.
         facts: What was evaluated and how, each a name with its value.
         losses: Each a name with the loss of the base model and that of the tuned one.
         samples: Each with `prompt`, `expected`, `base` and `tuned`; one that is missing is left blank.
+        metrics: The training's figures, as `training_report` takes them; empty to leave them out.
 
     Returns:
         An HTML page.
@@ -33,8 +36,9 @@ def evaluation_report(
         Samples("Loss (lower is better)", ["Data", "Base model", "Tuned model", "Change"], compared),
         *([Facts("Evaluated", facts)] if facts else []),
         Samples("Answers", list(_ANSWERS.values()), answers),
+        *(training_blocks(metrics) if metrics else []),
     ]
-    return page(title, "Evaluation report", blocks)
+    return page(title, "Fine-tuning report", blocks)
 
 
 def change(base: float, tuned: float) -> str:

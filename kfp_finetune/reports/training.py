@@ -35,18 +35,28 @@ def training_report(
     Returns:
         An HTML page.
     """
-    records = [record for _, record in sorted({record["step"]: record for record in metrics}.items())]
     blocks: list[Block] = [Note("The training failed", failure, alarm=True)] if failure else []
-    blocks.append(Facts("Summary", _summary(records)))
+    summary, *charts = training_blocks(metrics)
+    blocks.append(summary)
     if facts:
         blocks.append(Facts("Settings", facts))
-    blocks.append(_loss_chart(records))
+    return page(title, "Training report", [*blocks, *charts])
+
+
+def training_blocks(metrics: Sequence[Mapping[str, float]]) -> list[Block]:
+    """The figures of a training in short, then a chart of each: for a page of one's own.
+
+    Args:
+        metrics: As `training_report` takes them.
+    """
+    records = [record for _, record in sorted({record["step"]: record for record in metrics}.items())]
+    blocks: list[Block] = [Facts("Training", _summary(records)), _loss_chart(records)]
     for key, heading, unit in _MEASURES:
         steps, values = _column(records, key)
         svg = line_chart([Series(heading, steps, values)], "step", unit)
         if svg != NOTHING:
             blocks.append(Chart(heading, svg))
-    return page(title, "Training report", blocks)
+    return blocks
 
 
 def smoothed(values: Sequence[float], span: int) -> list[float]:

@@ -12,10 +12,10 @@ from given import Given, start
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from kfp_finetune.chat import DEFAULT_CHAT_TEMPLATE
 from kfp_finetune.components.export_model.export import export
 from kfp_finetune.components.export_model.verify import ExportError, verify
 from kfp_finetune.components.torchtune_train.plan import Plan
-from kfp_finetune.components.torchtune_train.tokenizers import DEFAULT_CHAT_TEMPLATE
 from kfp_finetune.components.torchtune_train.train import train
 from kfp_finetune.errors import UserError
 from kfp_finetune.workspace import read_manifest, sha256_of

@@ -85,7 +85,10 @@ def without(*names: str) -> Callable[[Path], None]:
 
 
 def replacing(name: str, content: str) -> Callable[[Path], None]:
-    return lambda root: None if (root / name).write_text(content) else None
+    def change(root: Path) -> None:
+        (root / name).write_text(content)
+
+    return change
 
 
 def only_pickles(root: Path) -> None:

@@ -30,9 +30,9 @@ def write(root: Path, *names: str) -> Path:
 
 
 def test_every_file_but_the_hidden_is_taken_whole(tmp_path: Path) -> None:
-    names = ["b", "a/z.json", "a/b/c.txt", "ä [1] *.json", "a.d/.hidden", ".hidden", ".git/config", ".cache/a/b"]
+    names = ["b", "a-b", "a/z.json", "a/b/c.txt", "ä [1] *.json", "a.d/.hidden", ".hidden", ".git/config", ".cache/a/b"]
     source = local(write(tmp_path / "from", *names))
-    assert source.paths() == ["a/b/c.txt", "a/z.json", "b", "ä [1] *.json"]
+    assert source.paths() == ["a-b", "a/b/c.txt", "a/z.json", "b", "ä [1] *.json"]
     (tmp_path / "to").mkdir()
     seen: list[tuple[int, int]] = []
     source.fetch(tmp_path / "to", lambda done, total: seen.append((done, total)))
@@ -40,7 +40,7 @@ def test_every_file_but_the_hidden_is_taken_whole(tmp_path: Path) -> None:
         assert (tmp_path / "to" / name).read_text() == f"content of {name}"
     assert source.holds(describe_files(tmp_path / "to"))
     total = sum(file.size for file in describe_files(tmp_path / "to"))
-    assert [row[1] for row in seen] == [total] * 4 and seen[-1][0] == total
+    assert [row[1] for row in seen] == [total] * 5 and seen[-1][0] == total
     assert [row[0] for row in seen] == sorted(row[0] for row in seen)
 
 
@@ -112,7 +112,7 @@ def test_the_same_bytes_elsewhere_are_the_same_revision(tmp_path: Path) -> None:
     "change",
     [
         lambda root: (root / "a").write_bytes(b"content of b"),
-        lambda root: (root / "a").rename(root / "c"),
+        lambda root: (root / "b").rename(root / "bb"),
         lambda root: (root / "a").unlink(),
         lambda root: write(root, "c"),
         lambda root: (root / "a").rename(root / "sub" / "a"),

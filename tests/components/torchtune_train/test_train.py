@@ -12,11 +12,12 @@ import pytest
 import yaml
 from given import Given, start
 
-from kfp_finetune.components.torchtune_train.checkpoints import newest_epoch, resume_settings, whole_epochs
-from kfp_finetune.components.torchtune_train.metrics import read_metrics
+from kfp_finetune.components.torchtune_train.checkpoints import resume_settings
+from kfp_finetune.components.torchtune_train.epochs import newest_epoch, whole_epochs
 from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.components.torchtune_train.train import train
 from kfp_finetune.launch.process import LaunchError
+from kfp_finetune.metrics import read_metrics
 
 
 def losses(found: Given, plan: Plan) -> list[float]:
