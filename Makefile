@@ -23,7 +23,7 @@ demo: install ## fine-tune a small model here; MODEL=, DATASET= and SET="epochs=
 
 test: install ## every test that needs no cluster
 	@tests/browser.sh
-	$(BIN)/pytest tests --ignore tests/cluster
+	$(BIN)/pytest tests --ignore tests/cluster --numprocesses 2 --dist loadfile
 
 lint: install ## style, types, which package may import which, and whether the compiled pipelines are up to date
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -201,11 +202,13 @@ def files_below(directory: Path) -> list[Path]:
 
 
 def describe_files(directory: Path) -> tuple[FileEntry, ...]:
-    """Name, size and digest of every file below a directory."""
-    return tuple(
-        FileEntry(path.relative_to(directory).as_posix(), path.stat().st_size, sha256_of(path))
-        for path in files_below(directory)
-    )
+    """Name, size and digest of every file below a directory; several are read at once."""
+
+    def describe(path: Path) -> FileEntry:
+        return FileEntry(path.relative_to(directory).as_posix(), path.stat().st_size, sha256_of(path))
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        return tuple(pool.map(describe, files_below(directory)))
 
 
 def read_manifest(directory: Path) -> Manifest | None:

@@ -56,7 +56,7 @@ def _build(workspace: Workspace, plan: Plan, staging: Path) -> Manifest:
     if epoch is None:
         raise refuse("training_plan", f"{plan.key}, which has no epoch yet", "a finished training", "Train it first.")
     base = workspace.root / plan.model
-    write_merged(epoch, base, staging / "merged")
+    write_merged(epoch, staging / "merged", plan.has_chat_template)
     adapter = staging / "adapter" if write_adapter(epoch, staging / "adapter", plan.base) else None
     with ThreadPoolExecutor(max_workers=1) as pool:
         files = pool.submit(describe_files, staging)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from kfp_finetune.chat import DEFAULT_CHAT_TEMPLATE, load_tokenizer
+from kfp_finetune.chat import DEFAULT_CHAT_TEMPLATE
 from kfp_finetune.components.torchtune_train.epochs import ADAPTER_FOLDER, RECIPE_STATE_NAME
 
 INDEX_NAME = "model.safetensors.index.json"
@@ -15,13 +15,14 @@ DTYPE_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 """safetensors' name of a dtype, and config.json's."""
 
 
-def write_merged(epoch: Path, base: Path, target: Path) -> None:
+def write_merged(epoch: Path, target: Path, has_chat_template: bool) -> None:
     """Writes the folder that transformers loads.
 
     Args:
         epoch: A whole epoch of the training.
-        base: The base model, for the chat template.
         target: The folder to make; weights are linked to the epoch's where the volume allows it.
+        has_chat_template: Whether the base model's tokenizer has one; else the default is written, which it was
+            trained with.
     """
     target.mkdir()
     shards = sorted(epoch.glob("*.safetensors"))
@@ -34,7 +35,7 @@ def write_merged(epoch: Path, base: Path, target: Path) -> None:
         if path.is_file() and path.suffix != ".safetensors" and path.name not in (INDEX_NAME, RECIPE_STATE_NAME):
             shutil.copyfile(path, target / path.name)
     _write_dtype(target)
-    if load_tokenizer(base).chat_template == DEFAULT_CHAT_TEMPLATE:
+    if not has_chat_template:
         (target / "chat_template.jinja").write_text(DEFAULT_CHAT_TEMPLATE)
 
 

@@ -34,7 +34,7 @@ FORMAT = 1
 
 PLAN_NAME = "plan.json"
 REPORT_NAME = "data.html"
-SAMPLES = 5
+SAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Plan:
         dtype: Of the weights that are written: "bf16" or "fp32".
         total_steps: Updates of the weights.
         lora_scale: alpha / rank of the adapter; 0 for full.
+        has_chat_template: Whether the base model has one; else `chat.DEFAULT_CHAT_TEMPLATE` was used.
         train: What became of the training rows; see `TokenCounts`.
         held_out: The same for the held-out rows.
     """
@@ -68,6 +69,7 @@ class Plan:
     dtype: str
     total_steps: int
     lora_scale: float
+    has_chat_template: bool
     train: Mapping[str, int]
     held_out: Mapping[str, int]
 
@@ -178,7 +180,7 @@ def _prepare(
     train: TrainSettings,
     architecture: Architecture,
 ) -> None:
-    from kfp_finetune.chat import load_tokenizer
+    from kfp_finetune.chat import DEFAULT_CHAT_TEMPLATE, load_tokenizer
     from kfp_finetune.components.torchtune_train.tokens import open_parts, tokenize
 
     training = workspace.training(key)
@@ -207,6 +209,7 @@ def _prepare(
         dtype=train.dtype,
         total_steps=steps.total,
         lora_scale=config["model"]["lora_alpha"] / config["model"]["lora_rank"] if train.method == "lora" else 0.0,
+        has_chat_template=tokenizer.chat_template != DEFAULT_CHAT_TEMPLATE,
         train=asdict(counts["train"]),
         held_out=asdict(counts["held_out"]),
     )

@@ -25,11 +25,11 @@ def test_base_and_tuned_are_compared_on_the_same_tokens_and_the_tuned_is_better(
     assert evaluation.rows == plan.held_out["rows"] == 12
     assert evaluation.tokens == plan.held_out["label_tokens"]
     assert evaluation.loss_after < evaluation.loss_before - 0.5
-    assert len(evaluation.samples) == 5
+    assert len(evaluation.samples) == 3
     assert all(set(sample) == {"prompt", "expected", "base", "tuned"} for sample in evaluation.samples)
     training = found.root / plan.training
     assert json.loads((training / "evaluation.json").read_text())["loss_after"] == evaluation.loss_after
-    assert evaluation.samples[0]["prompt"] in (training / "evaluation.html").read_text()
+    assert evaluation.samples[0]["prompt"] in (training / "report.html").read_text()
     assert evaluate(plan, str(found.root)).loss_after == evaluation.loss_after
 
 

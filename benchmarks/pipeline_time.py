@@ -1,0 +1,48 @@
+"""The whole pipeline against nothing but its training, run by hand."""
+
+import shutil
+import statistics
+import sys
+from pathlib import Path
+
+from benchmarks.measure import Figure, Run, in_turns, ratios, run
+from kfp_finetune.client.demo.__main__ import PIPELINE, choose_dataset, choose_model
+from kfp_finetune.components.torchtune_train.plan import PLAN_NAME, Plan
+
+ROUNDS = 2
+
+
+def measure(directory: Path) -> list[Figure]:
+    """Runs the demo's pipeline and then the training that it planned, with torchrun alone.
+
+    Args:
+        directory: Where to work.
+    """
+    settings = [*choose_model("", directory), *choose_dataset("", directory)]
+    workspace = directory / "workspace"
+    command = [str(Path(sys.executable).parent / "kfp-finetune"), "local", str(PIPELINE), "--workspace", str(workspace)]
+    command += [part for setting in settings for part in ("--set", setting)]
+
+    def pipeline(number: int) -> Run:
+        shutil.rmtree(workspace, ignore_errors=True)
+        return run(command, directory / "pipeline.log")
+
+    def training(number: int) -> Run:
+        folder = next(path.parent for path in workspace.glob(f"trainings/*/{PLAN_NAME}"))
+        plan = Plan.from_json((folder / PLAN_NAME).read_text())
+        for epoch in folder.glob("epoch_*"):
+            shutil.rmtree(epoch)
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        torchrun += ["--nproc-per-node", str(plan.num_procs_per_node)]
+        torchrun += ["-m", "kfp_finetune.components.torchtune_train.worker"]
+        torchrun += ["--method", plan.method, "--config", str(folder / "config.yaml")]
+        return run(["env", "OMP_NUM_THREADS=1", *torchrun], directory / "torchrun.log")
+
+    pipelines, trainings = in_turns(ROUNDS, pipeline, training)
+    ratio, spread = ratios(pipelines, trainings)
+    more = [one.seconds - other.seconds for one, other in zip(pipelines, trainings, strict=True)]
+    spread_more = f"{min(more):.0f} to {max(more):.0f} s"
+    return [
+        Figure("pipeline / bare torchrun of the same training", f"{ratio:.2f}", "<= 1.05, or ...", spread),
+        Figure("... pipeline - bare torchrun", f"{statistics.median(more):.0f} s", "<= 10 s", spread_more),
+    ]
