@@ -14,7 +14,7 @@ install: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	@echo "Installing the pinned set (torch and its CUDA libraries: about 5 GB, two minutes) ..."
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[train,dev]"
+	$(BIN)/pip install -qq --constraint constraints.txt --editable ".[train,dev]"
 	touch $@
 
 demo: install ## fine-tune a small model here; MODEL=, DATASET= and SET="epochs=2 lora_rank=16" change what and how
@@ -29,9 +29,9 @@ lint: install ## style, types, which package may import which, and whether the c
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	rm -rf build/lint
-	$(BIN)/pip install --quiet --no-deps --target build/lint .
+	$(BIN)/pip install -qq --no-deps --target build/lint .
 	cd build/lint && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p kfp_finetune
-	PYTHONPATH=build/lint $(BIN)/lint-imports
+	cd build/lint && ../../$(BIN)/lint-imports --config ../../pyproject.toml
 	./compile.sh --check
 
 compile: install ## compile every pipeline

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import shutil
+import statistics
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -15,12 +16,13 @@ from kfp_finetune.workspace import Workspace
 
 SHARD = "1GB"
 ROUNDS = 5
-EXPORT = """
+START = """
 import sys
+from transformers import LlamaForCausalLM
 from kfp_finetune.components.export_model.export import export
 from kfp_finetune.components.torchtune_train.plan import Plan
-export(Plan.from_json(open(sys.argv[1]).read()), "bench", sys.argv[2])
 """
+EXPORT = START + 'export(Plan.from_json(open(sys.argv[1]).read()), "bench", sys.argv[2])'
 
 
 def measure(directory: Path) -> list[Figure]:
@@ -44,7 +46,7 @@ def measure(directory: Path) -> list[Figure]:
         return run(command, directory / "export.log")
 
     def start(number: int) -> Run:
-        return run([sys.executable, "-c", EXPORT.rpartition("export(")[0]], directory / "start.log")
+        return run([sys.executable, "-c", START], directory / "start.log")
 
     def copy(number: int) -> Run:
         shutil.rmtree(directory / "copy", ignore_errors=True)
@@ -54,10 +56,14 @@ def measure(directory: Path) -> list[Figure]:
     exports, starts, copies = in_turns(ROUNDS, export, start, copy)
     work = [replace(one, seconds=one.seconds - idle.seconds) for one, idle in zip(exports, starts, strict=True)]
     ratio, spread = ratios(work, copies)
-    extra = max(one.peak_bytes for one in exports) - shard
+    peak = max(one.peak_bytes for one in exports)
+    begin = statistics.median(one.seconds for one in starts)
     return [
-        Figure(f"export / cp -r, {size / 1e9:.1f} GB, start of Python left out", f"{ratio:.2f}", "<= 1.2", spread),
-        Figure("memory of export above its largest shard", f"{extra / 1e6:.0f} MB", "<= 500 MB", ""),
+        Figure(
+            f"export / cp -r, {size / 1e9:.1f} GB, start of transformers left out", f"{ratio:.2f}", "<= 1.2", spread
+        ),
+        Figure("... start of transformers", f"{begin:.1f} s", "", ""),
+        Figure(f"... peak memory, largest shard {shard / 1e9:.1f} GB", f"{peak / 1e9:.1f} GB", "<= shard + 0.5 GB", ""),
     ]
 
 

@@ -19,6 +19,7 @@ class EpochCheckpointer(FullModelHFCheckpointer):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self._output_dir: Path
         self._config.setdefault("tie_word_embeddings", False)
         self._config.setdefault("num_key_value_heads", self._config["num_attention_heads"])
 
@@ -30,7 +31,7 @@ class EpochCheckpointer(FullModelHFCheckpointer):
         adapter_only: bool = False,
     ) -> None:
         """Saves an epoch; see `FullModelHFCheckpointer.save_checkpoint`."""
-        training = self._output_dir
+        training: Path = self._output_dir
         with publishing(training / f"epoch_{epoch}") as staging:
             self._output_dir = staging
             try:

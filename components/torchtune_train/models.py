@@ -43,7 +43,7 @@ def read_architecture(config: Config) -> Architecture:
     Raises:
         UserError: If the architecture is not supported, or asks for something that the builder cannot do.
     """
-    model_type = config.get("model_type")
+    model_type = str(config.get("model_type"))
     if model_type not in FAMILIES:
         raise UserError(
             [

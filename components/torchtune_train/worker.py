@@ -12,9 +12,11 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+import yaml
+from omegaconf import DictConfig
 
 from kfp_finetune.components.torchtune_train.checkpoints import resume_settings
 from kfp_finetune.components.torchtune_train.cpu import support_cpu
@@ -69,10 +71,9 @@ def load_recipe(file: str) -> ModuleType:
 
 def ready_config(path: Path) -> DictConfig:
     """The configuration with what only the training machine knows: its device, and the epoch to go on from."""
-    config = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(config, dict)
+    config: dict[str, Any] = yaml.safe_load(path.read_text())
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    config = merge(config, {"device": device, **resume_settings(Path(str(config["output_dir"])))})
+    config = merge(config, {"device": device, **resume_settings(Path(config["output_dir"]))})
     return DictConfig(config)
 
 
