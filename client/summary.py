@@ -64,7 +64,7 @@ def read_summary(workspace: Workspace, name: str) -> RunSummary:
         tokens_per_second=round(result["tokens"] / result["seconds"], 1),
         export=latest / "merged",
         adapter=latest / "adapter" if plan.method == "lora" else None,
-        report=training / REPORT_NAME,
+        report=latest / REPORT_NAME,
         prompt=sample["prompt"],
         expected=sample["expected"],
         base_answer=sample["base"],

@@ -16,6 +16,7 @@ from kfp_finetune.workspace import (
     content_key,
     describe_files,
     exclusive,
+    is_intact,
     publishing,
     read_manifest,
 )
@@ -50,7 +51,7 @@ def fetch(
     target = target_of(key)
     with exclusive(target):
         known = read_manifest(target)
-        if known is not None:
+        if known is not None and is_intact(target, known):
             print(f"{kind} {source.uri} is on the volume already: {known.path}", flush=True)
             return known
         with publishing(target) as staging:

@@ -4,6 +4,7 @@ A directory appears by atomic rename, complete and with its manifest. Whoever is
 temporary directory, which the next writer of the same thing removes.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from kfp_finetune.errors import UserError, refuse
 
@@ -25,6 +26,7 @@ MOUNT_PATH = "/workspace"
 """Where the volume is mounted in every step's pod."""
 
 MANIFEST_NAME = "MANIFEST.json"
+LOCK_WAIT_SECONDS = 86_400.0
 SERIES_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 
 
@@ -211,6 +213,12 @@ def describe_files(directory: Path) -> tuple[FileEntry, ...]:
         return tuple(pool.map(describe, files_below(directory)))
 
 
+def is_intact(directory: Path, manifest: Manifest) -> bool:
+    """Whether a published directory still has its files, by name and size."""
+    present = {path.relative_to(directory).as_posix(): path.stat().st_size for path in files_below(directory)}
+    return present == {file.path: file.size for file in manifest.files}
+
+
 def read_manifest(directory: Path) -> Manifest | None:
     """The manifest of a published directory, or None if it has none that is readable."""
     try:
@@ -220,14 +228,50 @@ def read_manifest(directory: Path) -> Manifest | None:
 
 
 @contextmanager
-def exclusive(target: Path) -> Iterator[None]:
-    """Lets one process at a time work on a directory; the others wait.
+def locked(path: Path, work: str, wait_seconds: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
+    """Lets one process at a time do a piece of work; the others say that they wait.
+
+    Args:
+        path: The lock's file, in a directory that exists.
+        work: What is to be done, in a few words.
+        wait_seconds: Longest wait for another process. Default: a day.
+
+    Raises:
+        UserError: If another process still holds the lock after that.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"waiting for another process that does the same: {work}", flush=True)
+        try:
+            lock.acquire(timeout=wait_seconds)
+        except Timeout as error:
+            raise refuse(
+                "workspace",
+                f"{path}, which another process has held for more than {wait_seconds:g} s ({work})",
+                "one process at a time",
+                "Wait for the other run, or stop it.",
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def exclusive(target: Path, wait_seconds: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
+    """Lets one process at a time publish a directory; the others wait.
 
     Args:
         target: The directory that is to appear; it need not exist.
+        wait_seconds: Longest wait for another process. Default: a day.
+
+    Raises:
+        UserError: If another process still works on it after that.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.parent / f".{target.name}.lock"):
+    with locked(target.parent / f".{target.name}.lock", f"publish {target.name}", wait_seconds):
         for leftover in target.parent.glob(f".tmp-{target.name}-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         yield
@@ -244,6 +288,9 @@ def publishing(target: Path) -> Iterator[Path]:
 
     Yields:
         An empty directory on the same volume.
+
+    Raises:
+        UserError: If the volume is full.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     staging, replaced = (target.parent / f".tmp-{target.name}-{uuid.uuid4().hex[:8]}" for _ in range(2))
@@ -254,6 +301,16 @@ def publishing(target: Path) -> Iterator[Path]:
         if target.exists():
             target.rename(replaced)
         staging.rename(target)
+        _flush(target.parent)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise refuse(
+            "workspace",
+            f"{target.parent}, which is full: {shutil.disk_usage(target.parent).free:,} bytes are free",
+            "room for the whole directory",
+            "Free space on the volume or enlarge it, then run again.",
+        ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
@@ -262,11 +319,15 @@ def publishing(target: Path) -> Iterator[Path]:
 def sync(directory: Path) -> None:
     """Flushes every file below a directory to the volume, so that a rename cannot overtake the bytes."""
     for path in [*directory.rglob("*"), directory]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _flush(path)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_atomically(path: Path, text: str) -> None:

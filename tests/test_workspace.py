@@ -6,10 +6,12 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from children import UNPRIVILEGED_ID, killed_at, public_directory, run_unprivileged
+from filelock import FileLock
 
 from kfp_finetune.errors import UserError
 from kfp_finetune.workspace import (
@@ -21,6 +23,8 @@ from kfp_finetune.workspace import (
     content_key,
     describe_files,
     exclusive,
+    is_intact,
+    locked,
     open_workspace,
     point_latest,
     publishing,
@@ -124,7 +128,10 @@ def test_of_two_processes_with_the_same_key_one_works_and_the_other_finds_it(tmp
             assert second.stdout.readline() == "asking\n"
             first.communicate("go\n")
             said = second.communicate()[0].splitlines()
-    assert said[-1] == "found" and set(said[:-1]) <= {"asking"}
+    assert said[-1] == "found" and set(said[:-1]) <= {
+        "asking",
+        "waiting for another process that does the same: publish key",
+    }
     assert first.returncode == second.returncode == 0
 
 
@@ -292,3 +299,45 @@ def test_an_unwritable_root_is_one_problem_with_user_group_and_mode(mode: int, b
     assert done.stdout.startswith("1 problem with what was given:\n  - workspace: given ")
     assert f"uid {UNPRIVILEGED_ID}, gid " in done.stdout
     assert f"{root} is owned by {os.getuid()}:{os.getgid()} with mode {mode:o}" in done.stdout
+
+
+def test_who_finds_the_lock_taken_says_so_and_gives_up_in_the_end(tmp_path: Path, capsys: pytest.CaptureFixture):
+    with (
+        FileLock(tmp_path / "lock", is_singleton=False),
+        pytest.raises(UserError, match="another process has held"),
+        locked(tmp_path / "lock", "train abc", wait_seconds=0.05),
+    ):
+        pytest.fail("the lock was given twice")
+    assert "waiting for another process that does the same: train abc" in capsys.readouterr().out
+    with locked(tmp_path / "lock", "train abc", wait_seconds=0.05):
+        assert capsys.readouterr().out == ""
+
+
+@pytest.fixture
+def small_volume(tmp_path: Path) -> Iterator[Path]:
+    """A volume of one megabyte."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(volume)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small volume: {mounted.stderr.decode().strip()}")
+    yield volume
+    subprocess.run(["umount", str(volume)], check=True)
+
+
+def test_a_full_volume_is_a_clear_message_and_leaves_nothing(small_volume: Path):
+    with pytest.raises(UserError, match="which is full"), publishing(small_volume / "target") as staging:
+        (staging / "file").write_bytes(b"x" * 2_000_000)
+    assert list(small_volume.iterdir()) == []
+
+
+def test_a_directory_that_lost_a_file_or_a_byte_is_not_intact(tmp_path: Path):
+    (tmp_path / "a").write_text("1234")
+    (tmp_path / "b").write_text("5")
+    manifest = Manifest("dataset", "key", "source", "revision", "datasets/key", describe_files(tmp_path))
+    assert is_intact(tmp_path, manifest)
+    (tmp_path / "a").write_text("123")
+    assert not is_intact(tmp_path, manifest)
+    (tmp_path / "a").write_text("1234")
+    (tmp_path / "b").unlink()
+    assert not is_intact(tmp_path, manifest)

@@ -1,6 +1,7 @@
 """Runs the main job on this machine: `make demo`."""
 
 import json
+import os
 import sys
 import time
 from dataclasses import asdict
@@ -51,7 +52,7 @@ def main(
         run_pipeline(PIPELINE, assignments + set_, directory / "workspace")
     summary = read_summary(Workspace(directory / "workspace"), SERIES)
     write_summary(directory / "summary.json", summary, time.monotonic() - began)
-    show(summary, directory)
+    show(summary)
 
 
 def choose_dataset(given: str, directory: Path) -> list[str]:
@@ -118,7 +119,7 @@ def write_summary(path: Path, summary: RunSummary, seconds: float) -> None:
     path.write_text(json.dumps({**fields, "seconds": round(seconds, 1)}, indent=2))
 
 
-def show(summary: RunSummary, directory: Path) -> None:
+def show(summary: RunSummary) -> None:
     """Prints what came of it, and what to type next."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
@@ -127,8 +128,8 @@ def show(summary: RunSummary, directory: Path) -> None:
         ("Held-out loss before", f"{summary.loss_before:.3f}"),
         ("Held-out loss after", f"{summary.loss_after:.3f}"),
         ("Tokens per second", f"{summary.tokens_per_second:,.0f}"),
-        ("Model", str(summary.export)),
-        ("Report", str(summary.report)),
+        ("Model", os.path.relpath(summary.export)),
+        ("Report", os.path.relpath(summary.report)),
         ("Asked", summary.prompt),
         ("The base answers", summary.base_answer),
         ("The tuned model", summary.tuned_answer),

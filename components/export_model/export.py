@@ -1,5 +1,6 @@
 """Publishes the newest epoch of a training as a model that is proven to load."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,9 @@ from kfp_finetune.workspace import (
     publishing,
     read_manifest,
 )
+
+REPORT_NAME = "report.html"
+"""The page that evaluation left in the training's folder."""
 
 
 def export(plan: Plan, name: str, workspace_root: str) -> Manifest:
@@ -52,12 +56,15 @@ def export(plan: Plan, name: str, workspace_root: str) -> Manifest:
 
 
 def _build(workspace: Workspace, plan: Plan, staging: Path) -> Manifest:
-    epoch = newest_epoch(workspace.root / plan.training)
+    training = workspace.root / plan.training
+    epoch = newest_epoch(training)
     if epoch is None:
         raise refuse("training_plan", f"{plan.key}, which has no epoch yet", "a finished training", "Train it first.")
     base = workspace.root / plan.model
     write_merged(epoch, staging / "merged", plan.has_chat_template)
     adapter = staging / "adapter" if write_adapter(epoch, staging / "adapter", plan.base) else None
+    if (training / REPORT_NAME).exists():
+        shutil.copyfile(training / REPORT_NAME, staging / REPORT_NAME)
     with ThreadPoolExecutor(max_workers=1) as pool:
         files = pool.submit(describe_files, staging)
         verdict = verify(staging / "merged", adapter, base, plan.lora_scale)

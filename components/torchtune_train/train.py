@@ -5,14 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from kfp_finetune.components.torchtune_train.epochs import sweep_unfinished, whole_epochs
 from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.launch.process import LaunchError, run_torchrun
 from kfp_finetune.metrics import read_metrics
 from kfp_finetune.reports.training import training_report
-from kfp_finetune.workspace import open_workspace, write_atomically
+from kfp_finetune.workspace import locked, open_workspace, write_atomically
 
 REPORT_NAME = "training.html"
 WORKER = "kfp_finetune.components.torchtune_train.worker"
@@ -54,7 +52,7 @@ def train(plan: Plan, workspace_root: str) -> Summary:
         LaunchError: If a process failed; what it said is in the message and in the training's folder.
     """
     training = open_workspace(workspace_root).root / plan.training
-    with FileLock(training / ".lock"):
+    with locked(training / ".lock", f"train {plan.key}"):
         finished = len(whole_epochs(training))
         if finished == plan.epochs:
             print(f"training {plan.key} is finished already", flush=True)

@@ -12,6 +12,9 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1
 """From linux/prctl.h."""
 
+LAUNCHER_VARIABLE = "KFP_FINETUNE_LAUNCHER"
+"""Environment variable with the process that started torchrun, for workers that it outran while they were starting."""
+
 LAST_LINES = 20
 
 
@@ -20,9 +23,12 @@ class LaunchError(RuntimeError):
 
 
 def die_with_parent() -> None:
-    """Has the kernel kill this process when the one that started it is gone (Linux; elsewhere it does nothing)."""
+    """Has the kernel kill this process when the one that started it is gone, now or later (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        launcher = os.environ.get(LAUNCHER_VARIABLE)
+        if launcher and not Path("/proc", launcher).exists():
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def run_torchrun(
@@ -51,6 +57,7 @@ def run_torchrun(
     command += ["--log-dir", str(logs), "--redirects", "3", "--tee", "0:1", "-m", module, *arguments]
     threads = max(1, (os.cpu_count() or 1) // num_procs)
     environment = {"OMP_NUM_THREADS": str(threads), "TQDM_MININTERVAL": "1e9", "PYTHONUNBUFFERED": "1"} | os.environ
+    environment[LAUNCHER_VARIABLE] = str(os.getpid())
     with (
         (logs / "torchrun.log").open("w") as torchrun_log,
         subprocess.Popen(

@@ -129,3 +129,13 @@ def test_the_component_ends_with_status_2_and_the_message_alone(tmp_path: Path) 
     assert done.stderr.startswith(f"error: 1 problem with what was given:\n  - dataset: given {tmp_path}/absent;")
     assert len(done.stderr.splitlines()) == 3
     assert not (tmp_path / "artifact").exists()
+
+
+def test_a_published_dataset_that_lost_a_file_is_fetched_again(tmp_path: Path):
+    source = tmp_path / "rows.jsonl"
+    source.write_text('{"input": "a", "output": "b"}\n')
+    manifest = initialize_dataset(str(source), str(tmp_path / "workspace"))
+    published = tmp_path / "workspace" / manifest.path / "rows.jsonl"
+    published.unlink()
+    assert initialize_dataset(str(source), str(tmp_path / "workspace")) == manifest
+    assert published.read_text() == source.read_text()
