@@ -42,7 +42,10 @@ def measure(directory: Path) -> list[Figure]:
     ratio, spread = ratios(pipelines, trainings)
     more = [one.seconds - other.seconds for one, other in zip(pipelines, trainings, strict=True)]
     spread_more = f"{min(more):.0f} to {max(more):.0f} s"
+    overhead = statistics.median(more)
+    length = statistics.median(one.seconds for one in trainings)
     return [
-        Figure("pipeline / bare torchrun of the same training", f"{ratio:.2f}", "<= 1.05, or ...", spread),
-        Figure("... pipeline - bare torchrun", f"{statistics.median(more):.0f} s", "<= 10 s", spread_more),
+        Figure(f"pipeline / bare torchrun, a training of {length:.0f} s", f"{ratio:.2f}", "<= 1.05, or ...", spread),
+        Figure("... pipeline - bare torchrun", f"{overhead:.0f} s", "<= 10 s", spread_more),
+        Figure("... trainings from this length on are within 1.05", f"{overhead / 0.05 / 60:.0f} min", "", ""),
     ]
