@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
-from kfp_finetune.client.local import LocalRun, laptop_arguments, run_local
-from kfp_finetune.client.parameters import parse_assignments, read_parameters
-from kfp_finetune.client.view import RunView
-from kfp_finetune.errors import USER_ERROR_STATUS, clear_errors
+from kfp_finetune.client.outcome import show_outcome
+from kfp_finetune.client.run import run_pipeline
+from kfp_finetune.client.summary import read_summary
+from kfp_finetune.errors import clear_errors
+from kfp_finetune.workspace import Workspace
 
 app = typer.Typer(help="Fine-tunes models with Kubeflow Pipelines.", no_args_is_help=True)
 console = Console()
@@ -50,35 +50,6 @@ def local_command(
 ) -> None:
     """Runs a compiled pipeline on this machine, without a cluster."""
     with clear_errors():
-        run_pipeline(pipeline, set_, workspace.resolve())
-
-
-def run_pipeline(pipeline: Path, assignments: list[str], workspace: Path) -> None:
-    """Runs a compiled pipeline here and shows how it proceeds.
-
-    Args:
-        pipeline: The compiled pipeline.yaml.
-        assignments: Parameters as `NAME=VALUE`.
-        workspace: Absolute path of the directory that stands for the volume.
-
-    Raises:
-        UserError: If a parameter is wrong.
-        typer.Exit: If a step failed: status 2 if it refused what it was given, else 1.
-    """
-    parameters = read_parameters(pipeline)
-    values = parse_assignments(parameters, assignments)
-    arguments = laptop_arguments(parameters, values, workspace)
-    log = workspace / "logs" / "local.log"
-    with RunView(console) as view:
-        run = run_local(pipeline, arguments, workspace / "kfp", log, view)
-    if not run.succeeded:
-        _explain(run, log)
-
-
-def _explain(run: LocalRun, log: Path) -> None:
-    if run.refusal:
-        console.print(f"[red]{escape(run.refusal)}[/red]", highlight=False)
-        raise typer.Exit(USER_ERROR_STATUS)
-    console.print(escape("\n".join(run.last_lines)), highlight=False)
-    console.print(f"[red]{run.failed_step or 'the run'} failed; everything it printed is in {log}[/red]")
-    raise typer.Exit(1)
+        name = run_pipeline(pipeline, set_, workspace.resolve(), console)
+    if name:
+        show_outcome(console, read_summary(Workspace(workspace.resolve()), name))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kfp_finetune.components.torchtune_train.plan import PLAN_NAME, Plan
+from kfp_finetune.components.torchtune_train.result import read_result
 from kfp_finetune.workspace import Workspace, read_manifest
 
 REPORT_NAME = "report.html"
@@ -21,7 +22,7 @@ class RunSummary:
         export: The directory that transformers loads.
         adapter: The directory that peft loads, or None.
         report: The HTML report.
-        prompt: A held-out prompt.
+        prompt: A held-out prompt; it and the answers are empty if none was short enough.
         expected: Its answer in the data.
         base_answer: The base's answer.
         tuned_answer: The tuned model's answer.
@@ -56,12 +57,11 @@ def read_summary(workspace: Workspace, name: str) -> RunSummary:
     training = workspace.training(manifest.key)
     plan = Plan.from_json((training / PLAN_NAME).read_text())
     evaluation = json.loads((training / "evaluation.json").read_text())
-    result = json.loads((training / "result.json").read_text())
-    sample = evaluation["samples"][0]
+    sample = next(iter(evaluation["samples"]), {"prompt": "", "expected": "", "base": "", "tuned": ""})
     return RunSummary(
         loss_before=evaluation["loss_before"],
         loss_after=evaluation["loss_after"],
-        tokens_per_second=round(result["tokens"] / result["seconds"], 1),
+        tokens_per_second=read_result(training).tokens_per_second,
         export=latest / "merged",
         adapter=latest / "adapter" if plan.method == "lora" else None,
         report=latest / REPORT_NAME,

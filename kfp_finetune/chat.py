@@ -1,7 +1,7 @@
-"""Conversations as tokens: transformers' own tokenizer and the model's own chat template, for every family.
+"""Conversations and plain text as tokens: transformers' own tokenizer and the model's own chat template.
 
 Training so sees the very text that inference will. A token counts in the loss if it lies wholly in the text of a
-message that counts.
+message that counts; a row's first token never does, since nothing before predicts it.
 """
 
 from collections.abc import Sequence
@@ -43,10 +43,10 @@ class Message:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A conversation's tokens.
+    """A conversation's or a text's tokens.
 
     Args:
-        tokens: Ids, as `apply_chat_template` gives them.
+        tokens: Ids, of a conversation as `apply_chat_template` gives them.
         labels: The id of each token that counts in the loss, `IGNORED` for the others.
     """
 
@@ -101,7 +101,24 @@ def encode(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[
             token if any(begin <= first and last <= end for begin, end in spans) else IGNORED
             for token, (first, last) in zip(ids, offsets, strict=True)
         ]
-        rows.append(Encoded(ids, labels))
+        rows.append(Encoded(ids, [IGNORED, *labels[1:]] if labels else []))
+    return rows
+
+
+def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Encoded]:
+    """Tokens and labels of plain texts, uncut: no chat template, and every token but the first counts in the loss.
+
+    Args:
+        tokenizer: From `load_tokenizer`; it puts its begin token before, if it does so by itself.
+        texts: At least one; the end token is put behind each, and a blank one gives no tokens.
+    """
+    rows = []
+    for text, ids in zip(texts, tokenizer(list(texts))["input_ids"], strict=True):
+        if not text.strip():
+            ids = []
+        elif ids[-1] != tokenizer.eos_token_id:
+            ids = [*ids, tokenizer.eos_token_id]
+        rows.append(Encoded(ids, [IGNORED, *ids[1:]] if ids else []))
     return rows
 
 

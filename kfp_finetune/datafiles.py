@@ -1,6 +1,7 @@
 """Reads the rows of a dataset that lies on the volume."""
 
 import glob
+import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,13 +11,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfp_finetune.errors import refuse
+from kfp_finetune.readers import READERS, write_arrow
 from kfp_finetune.workspace import files_below
 
 if TYPE_CHECKING:
     import datasets
 
-FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
-"""The reader of `datasets.load_dataset` for each ending of a file's name."""
+FORMATS = {
+    ".json": "json",
+    ".jsonl": "json",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".txt": "text",
+    ".xml": "xml",
+}
+"""The format for each ending of a file's name: one of `readers.READERS`, or what `datasets.load_dataset` reads."""
+
+SAVED_STATE = "state.json"
+SAVED_NOTES = frozenset({SAVED_STATE, "dataset_info.json", "dataset_dict.json"})
+"""What `datasets.save_to_disk` writes beside the rows."""
 
 SPLIT_WORDS = {
     "train": "train",
@@ -38,7 +52,7 @@ class DataFiles:
     """The data files of a dataset.
 
     Args:
-        format: The reader: "json", "csv" or "parquet".
+        format: One of the values of `FORMATS`.
         splits: Files of each split, sorted by name.
     """
 
@@ -49,7 +63,8 @@ class DataFiles:
 def find_data_files(directory: Path) -> DataFiles:
     """Finds the data files below a directory and the split that each belongs to.
 
-    A file belongs to the split that a word of its name, or of its folder's, says; else to "train".
+    A file belongs to the split that a word of its name, or of its folder's, says; else to "train". Of a directory that
+    `datasets.save_to_disk` wrote, the files that its state names are taken, and not those of a later cache.
 
     Args:
         directory: A published dataset.
@@ -57,7 +72,7 @@ def find_data_files(directory: Path) -> DataFiles:
     Raises:
         UserError: If there is none, or they need different readers.
     """
-    files = [path for path in files_below(directory) if path.suffix in FORMATS]
+    files = _without_notes([path for path in files_below(directory) if path.suffix in FORMATS])
     formats = {FORMATS[path.suffix] for path in files}
     if len(formats) != 1:
         raise refuse(
@@ -70,6 +85,26 @@ def find_data_files(directory: Path) -> DataFiles:
     for path in files:
         splits.setdefault(_split_of(path.relative_to(directory)), []).append(path)
     return DataFiles(formats.pop(), {split: tuple(paths) for split, paths in sorted(splits.items())})
+
+
+def _without_notes(files: list[Path]) -> list[Path]:
+    if not any(path.suffix == ".arrow" for path in files):
+        return files
+    saved = {path.parent: _named_in(path) for path in files if path.name == SAVED_STATE}
+    rows = [path for path in files if path.name not in SAVED_NOTES]
+    return [path for path in rows if path.suffix != ".arrow" or path.name in saved.get(path.parent, {path.name})]
+
+
+def _named_in(state: Path) -> set[str]:
+    try:
+        return {entry["filename"] for entry in json.loads(state.read_bytes())["_data_files"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise refuse(
+            "dataset",
+            f"{state.name}, which does not name the files of a saved dataset: {error}",
+            "a directory as datasets.save_to_disk writes it",
+            "Save it again.",
+        ) from error
 
 
 def _split_of(path: Path) -> str:
@@ -120,6 +155,11 @@ def open_split(directory: Path, split: str) -> Iterator["datasets.Dataset"]:
 
 
 def _prepare(file_format: str, splits: Mapping[str, Sequence[Path]], cache: str) -> "datasets.DatasetBuilder":
+    if file_format in READERS:
+        written = write_arrow(READERS[file_format], splits, Path(cache))
+        file_format, splits = "arrow", {split: (path,) for split, path in zip(splits, written, strict=True)}
+    elif file_format == "parquet":
+        splits = {split: _with_rows(split, paths) for split, paths in splits.items()}
     try:
         return _read(file_format, splits, cache)
     except ValueError as error:
@@ -131,6 +171,22 @@ def _prepare(file_format: str, splits: Mapping[str, Sequence[Path]], cache: str)
             "files whose rows all have the same columns and types",
             "Mend the file." if broken else "Give every file the same columns and types.",
         ) from error
+
+
+def _with_rows(split: str, paths: Sequence[Path]) -> list[Path]:
+    kept = [path for path in paths if _has_rows(path)]
+    if not kept:
+        raise refuse("split", f"{split!r}, whose files have no row", "a split that has rows", "Fill the files.")
+    return kept
+
+
+def _has_rows(path: Path) -> bool:
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_metadata(path).num_rows > 0
+    except (ValueError, OSError):
+        return True  # it is not Parquet; the reader says so
 
 
 def _is_broken(file_format: str, path: Path, cache: str) -> bool:

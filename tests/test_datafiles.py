@@ -5,9 +5,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kfp_finetune.datafiles import find_data_files, open_split
 from kfp_finetune.errors import UserError
@@ -34,7 +37,30 @@ def write_parquet(path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
 
 
+def write_arrow_stream(path: Path) -> None:
+    table = pyarrow.Table.from_pylist(ROWS)
+    with pyarrow.ipc.new_stream(path, table.schema) as stream:
+        stream.write_table(table)
+
+
+def write_arrow_file(path: Path) -> None:
+    table = pyarrow.Table.from_pylist(ROWS)
+    with pyarrow.ipc.new_file(path, table.schema) as file:
+        file.write_table(table)
+
+
 WRITERS = {"json": write_json, "jsonl": write_jsonl, "csv": write_csv, "parquet": write_parquet}
+WRITERS |= {"arrow": write_arrow_stream}
+
+
+def write_file(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def read(directory: Path, split: str = "train") -> list[dict]:
+    with open_split(directory, split) as rows:
+        return rows.to_list()
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -87,7 +113,13 @@ def test_files_of_a_split_are_sorted_and_other_files_left_out(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("names", "found"),
-    [(["a.csv", "b.json"], "csv, json"), (["a.parquet", "b/c.csv"], "csv, parquet"), (["a.txt"], "none"), ([], "none")],
+    [
+        (["a.csv", "b.json"], "csv, json"),
+        (["a.parquet", "b/c.csv"], "csv, parquet"),
+        (["a.txt", "b.jsonl"], "json, text"),
+        (["a.md"], "none"),
+        ([], "none"),
+    ],
 )
 def test_mixed_formats_and_none_are_refused_with_what_was_found(tmp_path: Path, names: list[str], found: str) -> None:
     with pytest.raises(UserError, match=f"files of the formats {found};"):
@@ -144,49 +176,181 @@ def test_a_part_that_cannot_be_or_has_no_rows_is_a_problem_of_the_split(tmp_path
     assert repr(split) in str(caught.value)
 
 
-def text(value: str) -> Callable[[Path], object]:
-    return lambda path: path.write_text(value)
+READ: dict[str, tuple[str, str | bytes, list[dict]]] = {
+    "byte order mark, json": ("a.jsonl", '\ufeff{"input": "a"}\n', [{"input": "a"}]),
+    "byte order mark, array": ("a.json", '\ufeff[{"input": "a"}]', [{"input": "a"}]),
+    "byte order mark, csv": ("a.csv", "\ufeffinput,output\na,b\n", [{"input": "a", "output": "b"}]),
+    "byte order mark, text": ("a.txt", "\ufeffa\nb", [{"text": "a"}, {"text": "b"}]),
+    "crlf, json": ("a.jsonl", '{"input": "a\\r\\n"}\r\n\r\n{"input": "b"}\r\n', [{"input": "a\r\n"}, {"input": "b"}]),
+    "crlf, csv": ("a.csv", 'input\r\n"a\r\nb"\r\nc\r\n', [{"input": "a\r\nb"}, {"input": "c"}]),
+    "crlf, text": ("a.txt", "a \r\n\r\n \r\nb\r\n", [{"text": "a "}, {"text": "b"}]),
+    "crlf, xml": ("a.xml", "<a>\r\n b</a>\n", [{"xml": "<a>\n b</a>\n"}]),
+    "quotes, newlines and delimiters": ("a.csv", 'i,o\n"a,""b""\n\nc", d\n', [{"i": 'a,"b"\n\nc', "o": " d"}]),
+    "numbers and NA in a csv": ("a.csv", "i,o\n007,NA\n1e3,\n", [{"i": "007", "o": "NA"}, {"i": "1e3", "o": ""}]),
+    "a csv with an empty column name": ("a.csv", ",i\n0,a\n", [{"": "0", "i": "a"}]),
+    "nothing in the middle": (
+        "a.jsonl",
+        '{"i": "a"}\n{"i": null}\n{"o": "b"}\n',
+        [{"i": "a", "o": None}, {"i": None, "o": None}, {"i": None, "o": "b"}],
+    ),
+    "dates stay text": ("a.jsonl", '{"input": "2020-01-01"}\n', [{"input": "2020-01-01"}]),
+    "numbers stay numbers": ("a.jsonl", '{"i": 7}\n{"i": 0.5}\n{"i": "7"}\n', [{"i": 7}, {"i": 0.5}, {"i": "7"}]),
+    "nested": ("a.json", '{"m": [{"a": 1}, {"b": ["c", null]}]}', [{"m": [{"a": 1}, {"b": ["c", None]}]}]),
+    "an object over several lines": ("a.json", '\n{\n "input":\n "a"}\n', [{"input": "a"}]),
+    "separators of Unicode": ("a.txt", "a\u2028b\x85c\x0bd\n", [{"text": "a\u2028b\x85c\x0bd"}]),
+    "emoji": ("a.jsonl", '{"i": "\\ud83d\\ude00 👩‍👩‍👧 \\u0000"}\n', [{"i": "😀 👩‍👩‍👧 \0"}]),
+    "a long row": ("a.csv", f"i,o\n{'x' * 200_000},ü\n", [{"i": "x" * 200_000, "o": "ü"}]),
+    "long numbers beside": ("a.jsonl", '{"i": "a", "n": 1e999, "m": NaN}\n', [{"i": "a", "n": None, "m": None}]),
+}
 
 
-@pytest.mark.parametrize(
-    ("name", "write"),
-    [
-        ("broken.jsonl", text('{"input": "a", "output": "b"}\n{"input":')),
-        ("broken.json", text('[{"input": "a"},')),
-        ("scalars.jsonl", text("1\n2\n")),
-        ("ragged.csv", text("input,output\na,b\na,b,c,d\n")),
-        ("blank.csv", text("\n")),
-        ("latin.csv", lambda path: path.write_bytes(b"input,output\n\xe9,b\n")),
-        ("no.parquet", text("PAR1 it is not PAR1")),
-    ],
-)
-def test_a_broken_file_is_one_clear_problem_that_names_it(
-    tmp_path: Path, name: str, write: Callable[[Path], object]
+@pytest.mark.parametrize(("name", "content", "rows"), READ.values(), ids=READ.keys())
+def test_odd_files_are_read_as_they_are(tmp_path: Path, name: str, content: str | bytes, rows: list[dict]) -> None:
+    write_file(tmp_path / name, content)
+    assert read(tmp_path) == rows
+
+
+BROKEN: dict[str, tuple[str, str | bytes, str]] = {
+    "cut line": ("a.jsonl", '{"i": "a"}\n{"i":\n{"i": "b"}\n', "line 2, which cannot be read: Expecting value"),
+    "cut array": ("a.json", '[{"i": "a"},\n{"i"', "line 2, which cannot be read: Expecting ':'"),
+    "scalars": ("a.jsonl", '{"i": "a"}\n1\n', "line 2, which cannot be read: '1' where an object"),
+    "scalars in an array": ("a.json", '[{"i": "a"}, "b"]', "element 1 (from 0), which cannot be read: 'b' where"),
+    "a name twice": ("a.jsonl", '{"i": "a", "i": "b"}\n', "line 1, which cannot be read: the name 'i' twice"),
+    "half a pair": ("a.jsonl", '\n{"i": "\\ud83d"}\n', "line 2, which cannot be read: half of a surrogate pair"),
+    "too deep": (
+        "a.jsonl",
+        '{"i": ' + "[" * 9999 + "]" * 9999 + "}",
+        "line 1, which cannot be read: maximum recursion",
+    ),
+    "latin-1": ("a.jsonl", b'{"i": "a"}\n{"i": "\xe9"}\n', "line 2, which cannot be read: text that is not UTF-8"),
+    "utf-16": ("a.csv", "i,o\na,b\n".encode("utf-16"), "line 1, which cannot be read: text that is not UTF-8"),
+    "latin-1 text": ("a.txt", b"a\n\xe9\n", "line 2, which cannot be read: text that is not UTF-8"),
+    "too many fields": (
+        "a.csv",
+        'i,o\n"a\nb",c\na,b,c\n',
+        "line 4, which cannot be read: 3 fields where the header has 2",
+    ),
+    "too few fields": ("a.csv", "i,o\na\n", "line 2, which cannot be read: 1 fields"),
+    "all rows too long": ("a.csv", "i,o\na,b,c\nd,e,f\n", "line 2, which cannot be read: 3 fields"),
+    "a column twice": ("a.csv", "i,o,i\na,b,c\n", "line 1, which cannot be read: the column 'i' twice"),
+    "an open quote": ("a.csv", 'i,o\na,b\nc,"d\ne,f\n', "line 3, which cannot be read: unexpected end of data"),
+    "text behind a quote": ("a.csv", 'i,o\na,"b\\" c"\n', "line 2, which cannot be read: "),
+    "no header": ("a.csv", "\n", "line 1, which cannot be read: no header"),
+    "not parquet": ("a.parquet", "PAR1 it is not PAR1", "which cannot be read: "),
+    "not arrow": ("a.arrow", "it is not Arrow", "which cannot be read: "),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "complaint"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_file_is_one_clear_problem_that_names_it_and_the_line(
+    tmp_path: Path, name: str, content: str | bytes, complaint: str
 ) -> None:
     ending = name.rpartition(".")[2]
-    for sound in ("a", "z"):
-        WRITERS[ending](tmp_path / f"{sound}.{ending}")
-    write(tmp_path / name)
-    with pytest.raises(UserError) as caught, open_split(tmp_path, "train"):
-        pass
-    assert str(caught.value).startswith(f"1 problem with what was given:\n  - dataset: given {name}, which cannot be ")
+    for sound in ("0", "z"):
+        WRITERS.get(ending, lambda path: path.write_text("sound\n"))(tmp_path / f"{sound}.{ending}")
+    write_file(tmp_path / name, content)
+    with pytest.raises(UserError) as caught:
+        read(tmp_path)
+    assert str(caught.value).startswith(f"1 problem with what was given:\n  - dataset: given {name}, {complaint}")
     assert len(str(caught.value).splitlines()) == 3
 
 
-@pytest.mark.parametrize("second", ['{"other": 5}\n', '{"input": "text"}\n'], ids=["columns", "types"])
-def test_sound_files_that_do_not_fit_together_are_one_clear_problem(tmp_path: Path, second: str) -> None:
-    (tmp_path / "a.jsonl").write_text('{"input": 5}\n')
-    (tmp_path / "b.jsonl").write_text(second)
-    with pytest.raises(UserError) as caught, open_split(tmp_path, "train"):
-        pass
-    assert "dataset: given json files that together cannot be read: " in str(caught.value)
+def test_parquet_files_that_do_not_fit_together_are_one_clear_problem(tmp_path: Path) -> None:
+    for name, value in ("a", 5), ("b", "text"):
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"input": value}]), tmp_path / f"{name}.parquet")
+    with pytest.raises(UserError) as caught:
+        read(tmp_path)
+    assert "dataset: given parquet files that together cannot be read: " in str(caught.value)
     assert len(str(caught.value).splitlines()) == 3
 
 
-def test_json_that_is_not_utf8_is_a_clear_problem_once_it_is_read(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_bytes(b'{"input": "\xe9"}\n')
-    with pytest.raises(UserError, match="text that is not UTF-8"), open_split(tmp_path, "train") as rows:
-        rows.to_list()
+def test_json_files_whose_rows_lack_columns_of_others_hold_nothing_there(tmp_path: Path) -> None:
+    write_file(tmp_path / "a.jsonl", '{"input": "a"}\n')
+    write_file(tmp_path / "b.jsonl", '{"output": 5}\n')
+    assert read(tmp_path) == [{"input": "a", "output": None}, {"input": None, "output": 5}]
+
+
+@pytest.mark.parametrize("write", [write_arrow_stream, write_arrow_file])
+def test_both_forms_of_arrow_are_read(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    write(tmp_path / "rows.arrow")
+    assert read(tmp_path) == ROWS
+
+
+def test_a_saved_dataset_is_read_without_its_notes_and_caches(tmp_path: Path) -> None:
+    saved = datasets.DatasetDict(
+        {"train": datasets.Dataset.from_list(ROWS), "test": datasets.Dataset.from_list(ROWS[:2])}
+    )
+    saved.save_to_disk(tmp_path, num_shards={"train": 2, "test": 1})
+    write_arrow_stream(tmp_path / "train" / "cache-0123.arrow")
+    assert find_data_files(tmp_path).format == "arrow"
+    assert (read(tmp_path), read(tmp_path, "test")) == (ROWS, ROWS[:2])
+
+
+def test_a_state_that_names_no_files_is_refused_and_without_arrow_files_it_is_data(tmp_path: Path) -> None:
+    write_file(tmp_path / "state.json", '{"input": "a"}')
+    assert read(tmp_path) == [{"input": "a"}]
+    write_arrow_stream(tmp_path / "rows.arrow")
+    with pytest.raises(UserError, match=r"state\.json, which does not name the files"):
+        read(tmp_path)
+
+
+FEATURES = datasets.Features({"input": datasets.Value("string"), "output": datasets.Value("string")})
+EMPTY: dict[str, Callable[[Path], object]] = {
+    "csv": lambda path: path.write_text("input,output\n"),
+    "json": lambda path: path.write_text("[]"),
+    "jsonl": lambda path: path.write_text("\n"),
+    "arrow": lambda path: datasets.arrow_writer.ArrowWriter(path=str(path), features=FEATURES).finalize(),
+    "parquet": lambda path: pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS).slice(0, 0), path),
+}
+
+
+@pytest.mark.parametrize("ending", EMPTY)
+def test_files_without_rows_beside_full_ones_add_nothing_and_alone_are_refused(tmp_path: Path, ending: str) -> None:
+    for name in ("a", "z"):
+        EMPTY[ending](tmp_path / f"{name}.{ending}")
+    with pytest.raises(UserError, match="split: given 'train'"):
+        read(tmp_path)
+    WRITERS[ending](tmp_path / f"m.{ending}")
+    assert read(tmp_path) == ROWS
+
+
+@pytest.mark.parametrize("ending", EMPTY)
+def test_a_split_without_rows_beside_one_with_rows_is_refused(tmp_path: Path, ending: str) -> None:
+    EMPTY[ending](tmp_path / f"test.{ending}")
+    WRITERS[ending](tmp_path / f"train.{ending}")
+    assert read(tmp_path) == ROWS
+    with pytest.raises(UserError, match="split: given 'test'"):
+        read(tmp_path, "test")
+
+
+TEXT = st.text(st.characters(exclude_categories=("Cs",)))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**17), 10**17) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.fixed_dictionaries({"text": TEXT, "more": JSON}), min_size=1, max_size=4), st.booleans())
+def test_any_rows_come_back_from_json_as_they_were(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict], ascii_only: bool
+) -> None:
+    directory = tmp_path_factory.mktemp("json")
+    lines = (json.dumps(row, ensure_ascii=ascii_only) for row in rows)
+    write_file(directory / "rows.jsonl", "\n".join(lines))
+    assert read(directory) == rows
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.fixed_dictionaries({"a": TEXT, "b": TEXT}), min_size=1, max_size=4))
+def test_any_text_comes_back_from_csv_as_it_was(tmp_path_factory: pytest.TempPathFactory, rows: list[dict]) -> None:
+    path = tmp_path_factory.mktemp("csv") / "rows.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["a", "b"], quoting=csv.QUOTE_ALL)
+        writer.writeheader()
+        writer.writerows(rows)
+    assert read(path.parent) == rows
 
 
 def test_reading_asks_nobody_on_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,12 @@
 """Small real models and datasets, made on the spot."""
 
+import copy
 import json
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -20,6 +21,29 @@ SIZES = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 256,
 }
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 32.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+FAMILIES: dict[str, dict[str, object]] = {
+    "qwen2": {"tie_word_embeddings": True, "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0}},
+    "llama": {"tie_word_embeddings": True, "rope_parameters": LLAMA3_ROPE},
+    "mistral": {"sliding_window": None, "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0}},
+    "gemma": {"head_dim": 24},
+    "gemma2": {
+        "head_dim": 24,
+        "query_pre_attn_scalar": 20,
+        "attn_logit_softcapping": 3.0,
+        "final_logit_softcapping": 8.0,
+        "sliding_window": 24,
+    },
+    "phi3": {"rope_parameters": {"rope_type": "default", "rope_theta": 250000.0}, "pad_token_id": 0},
+}
+"""What a family's config.json says beside the sizes, in a model of which every part matters."""
 WORDS = ["red", "green", "blue", "small", "large", "round", "square", "stone", "river", "cloud"]
 
 
@@ -44,27 +68,13 @@ def write_tokenizer(directory: Path, chat_template: str | None = CHATML) -> None
 def write_model(directory: Path, family: str = "qwen2", seed: int = 0, **changes: object) -> Path:
     """A random model of a family, with weights large enough that every part of it matters."""
     torch.manual_seed(seed)
-    config, build = {
-        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
-        "llama": (LlamaConfig, LlamaForCausalLM),
-    }[family]
-    sizes: dict[str, object] = {**SIZES, "tie_word_embeddings": True, **changes}
-    if family == "llama":
-        sizes.setdefault(
-            "rope_parameters",
-            {
-                "rope_type": "llama3",
-                "rope_theta": 500000.0,
-                "factor": 32.0,
-                "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 8192,
-            },
-        )
-    model = build(config(**sizes))
+    config = AutoConfig.for_model(family, **copy.deepcopy(SIZES | FAMILIES[family] | changes))
+    model = AutoModelForCausalLM.from_config(config)
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.08)
+        else:
+            parameter.data += 0.2 * torch.randn_like(parameter)
     model.save_pretrained(directory)
     write_tokenizer(directory)
     return directory

@@ -1,7 +1,6 @@
 """Runs the main job on this machine: `make demo`."""
 
 import json
-import os
 import sys
 import time
 from dataclasses import asdict
@@ -10,12 +9,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from kfp_finetune.client.cli import run_pipeline
 from kfp_finetune.client.demo.docstrings import write_dataset
 from kfp_finetune.client.local import StepFinished, StepStarted
+from kfp_finetune.client.outcome import show_outcome
+from kfp_finetune.client.run import run_pipeline
 from kfp_finetune.client.summary import RunSummary, read_summary
 from kfp_finetune.client.view import RunView
 from kfp_finetune.errors import clear_errors
@@ -49,10 +47,12 @@ def main(
     directory = directory.resolve()
     assignments = [f"name={SERIES}", *choose_model(model, directory), *choose_dataset(dataset, directory)]
     with clear_errors():
-        run_pipeline(PIPELINE, assignments + set_, directory / "workspace")
+        run_pipeline(PIPELINE, assignments + set_, directory / "workspace", console)
     summary = read_summary(Workspace(directory / "workspace"), SERIES)
     write_summary(directory / "summary.json", summary, time.monotonic() - began)
-    show(summary)
+    show_outcome(console, summary)
+    console.print("\nYour own model and data next:")
+    console.print('  make demo MODEL=path/to/model DATASET=path/to/rows.jsonl SET="epochs=2"', markup=False)
 
 
 def choose_dataset(given: str, directory: Path) -> list[str]:
@@ -117,30 +117,6 @@ def write_summary(path: Path, summary: RunSummary, seconds: float) -> None:
     """
     fields = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(summary).items()}
     path.write_text(json.dumps({**fields, "seconds": round(seconds, 1)}, indent=2))
-
-
-def show(summary: RunSummary) -> None:
-    """Prints what came of it, and what to type next."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    rows = [
-        ("Held-out loss before", f"{summary.loss_before:.3f}"),
-        ("Held-out loss after", f"{summary.loss_after:.3f}"),
-        ("Tokens per second", f"{summary.tokens_per_second:,.0f}"),
-        ("Model", os.path.relpath(summary.export)),
-        ("Report", os.path.relpath(summary.report)),
-        ("Asked", summary.prompt),
-        ("The base answers", summary.base_answer),
-        ("The tuned model", summary.tuned_answer),
-        ("In the data", summary.expected),
-    ]
-    for name, value in rows:
-        table.add_row(name, escape(value if len(value) < 400 else value[:400] + " ..."))
-    console.print()
-    console.print(table)
-    console.print("\nYour own model and data next:")
-    console.print('  make demo MODEL=path/to/model DATASET=path/to/rows.jsonl SET="epochs=2"', markup=False)
 
 
 if __name__ == "__main__":

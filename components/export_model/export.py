@@ -16,6 +16,7 @@ from kfp_finetune.workspace import (
     Workspace,
     describe_files,
     exclusive,
+    is_intact,
     open_workspace,
     point_latest,
     publishing,
@@ -46,7 +47,7 @@ def export(plan: Plan, name: str, workspace_root: str) -> Manifest:
     target = workspace.export(plan.key)
     with exclusive(target):
         manifest = read_manifest(target)
-        if manifest is None:
+        if manifest is None or not is_intact(target, manifest):
             with publishing(target) as staging:
                 manifest = _build(workspace, plan, staging)
                 (staging / MANIFEST_NAME).write_text(manifest.to_json())
@@ -67,7 +68,7 @@ def _build(workspace: Workspace, plan: Plan, staging: Path) -> Manifest:
         shutil.copyfile(training / REPORT_NAME, staging / REPORT_NAME)
     with ThreadPoolExecutor(max_workers=1) as pool:
         files = pool.submit(describe_files, staging)
-        verdict = verify(staging / "merged", adapter, base, plan.lora_scale)
+        verdict = verify(staging / "merged", adapter, base, plan.lora_scale, plan.method == "qlora")
     return Manifest(
         kind="export",
         key=plan.key,

@@ -61,6 +61,9 @@ class Weights:
     def __len__(self) -> int:
         return len(self._files)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._files
+
     def __getitem__(self, name: str) -> torch.Tensor:
         with safe_open(self._files[name], framework="pt") as file:
             return file.get_tensor(name)
@@ -70,7 +73,7 @@ class Weights:
         return self._shapes[name]
 
 
-def verify(merged: Path, adapter: Path | None, base: Path, lora_scale: float) -> Verdict:
+def verify(merged: Path, adapter: Path | None, base: Path, lora_scale: float, quantized: bool = False) -> Verdict:
     """Checks every tensor of an export.
 
     Args:
@@ -78,6 +81,7 @@ def verify(merged: Path, adapter: Path | None, base: Path, lora_scale: float) ->
         adapter: Folder that peft is to load, or None.
         base: The base model.
         lora_scale: alpha / rank of the adapter.
+        quantized: Whether training held the base in four bits.
 
     Raises:
         ExportError: If a tensor is missing, unexpected, of another shape, not finite, or if merged weights are not
@@ -85,7 +89,7 @@ def verify(merged: Path, adapter: Path | None, base: Path, lora_scale: float) ->
     """
     weights = Weights(merged)
     _check_names(weights, merged)
-    deltas = _Deltas(Weights(adapter), lora_scale) if adapter else None
+    changes = _Adapter(Weights(adapter), lora_scale, quantized) if adapter else None
     originals = Weights(base)
     report = progress_printer("verify", len(weights), "tensor")
     parameters, largest = 0, 0.0
@@ -94,11 +98,11 @@ def verify(merged: Path, adapter: Path | None, base: Path, lora_scale: float) ->
         parameters += tensor.numel()
         if not all(extreme.isfinite() for extreme in torch.aminmax(tensor)):
             raise ExportError(f"{name} holds values that are not finite; the training diverged")
-        if deltas is not None:
-            largest = max(largest, _difference(name, tensor, originals[name], deltas))
+        if changes is not None:
+            largest = max(largest, _difference(name, tensor, originals[name], changes))
         report(done)
-    if deltas is not None and deltas.unused:
-        raise ExportError(f"the adapter has tensors that belong to no weight: {', '.join(sorted(deltas.unused))}")
+    if changes is not None and changes.unused:
+        raise ExportError(f"the adapter has tensors that belong to no weight: {', '.join(sorted(changes.unused))}")
     return Verdict(len(weights), parameters, largest)
 
 
@@ -118,34 +122,57 @@ def _check_names(weights: Weights, merged: Path) -> None:
         raise ExportError(f"transformers would not load {merged}: {'; '.join(found)}")
 
 
-class _Deltas:
-    """What the adapter adds to each weight."""
+@dataclass(frozen=True)
+class _Change:
+    """What an adapter does to a weight: W + left right, each row then of the given magnitude (DoRA) or as it is."""
 
-    def __init__(self, adapter: Weights, scale: float):
+    left: torch.Tensor
+    right: torch.Tensor
+    magnitude: torch.Tensor | None
+
+    def apply(self, weight: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        changed = weight[rows].float().addmm_(self.left[rows], self.right)
+        if self.magnitude is None:
+            return changed
+        return changed * (self.magnitude[rows] / changed.norm(dim=1)).unsqueeze(1)
+
+
+class _Adapter:
+    """What the adapter does to each weight."""
+
+    def __init__(self, adapter: Weights, scale: float, quantized: bool):
         self._adapter = adapter
         self._scale = scale
+        self.quantized = quantized
         self.unused = {name.removesuffix(".lora_A.weight") for name in adapter if name.endswith(".lora_A.weight")}
 
-    def take(self, weight: str) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """The two factors whose product is added to a weight, or None; each is taken once."""
+    def take(self, weight: str) -> _Change | None:
+        """What is done to a weight, or None; each is taken once."""
         module = PEFT_PREFIX + weight.removesuffix(".weight")
         if module not in self.unused:
             return None
         self.unused.remove(module)
         left = self._adapter[f"{module}.lora_B.weight"].float() * self._scale
-        return left, self._adapter[f"{module}.lora_A.weight"].float()
+        magnitude = f"{module}.lora_magnitude_vector"
+        return _Change(
+            left,
+            self._adapter[f"{module}.lora_A.weight"].float(),
+            self._adapter[magnitude].float() if magnitude in self._adapter else None,
+        )
 
 
-def _difference(name: str, merged: torch.Tensor, base: torch.Tensor, deltas: _Deltas) -> float:
-    factors = deltas.take(name)
-    if factors is None:
-        if not torch.equal(merged, base.to(merged.dtype)):
+def _difference(name: str, merged: torch.Tensor, base: torch.Tensor, adapter: _Adapter) -> float:
+    base = base.to(merged.dtype)
+    change = adapter.take(name)
+    if change is None:
+        if not torch.equal(merged, base):
             raise ExportError(f"{name} has no adapter, and yet it is not as in the base model")
         return 0.0
-    left, right = factors
+    if adapter.quantized:
+        base = _four_bits(base)
     largest, difference = 1e-12, 0.0
     for rows in torch.arange(len(merged)).split(ROWS_AT_ONCE):
-        expected = base[rows].to(merged.dtype).float().addmm_(left[rows], right)
+        expected = change.apply(base, rows)
         largest = max(largest, float(expected.abs().max()))
         difference = max(difference, float((merged[rows].float() - expected).abs().max()))
     if not difference / largest <= TOLERANCES[merged.dtype]:
@@ -154,3 +181,10 @@ def _difference(name: str, merged: torch.Tensor, base: torch.Tensor, deltas: _De
             f"and {TOLERANCES[merged.dtype]:.0e} is allowed in {merged.dtype}"
         )
     return difference / largest
+
+
+def _four_bits(weight: torch.Tensor) -> torch.Tensor:
+    """The weight as training saw it when it held the base in four bits."""
+    from torchao.dtypes.nf4tensor import to_nf4
+
+    return to_nf4(weight).get_original_weight()

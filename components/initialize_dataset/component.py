@@ -10,7 +10,7 @@ def initialize_dataset(uri: str, dataset: dsl.Output[dsl.Dataset], workspace: st
     """Puts a dataset's files on the volume, or finds them there.
 
     Args:
-        uri: A file or folder of json, jsonl, csv or parquet files.
+        uri: A file, folder or pattern (/data/part-*.jsonl) of json, jsonl, csv, parquet, arrow, txt or xml files.
         dataset: The files' manifest: where they lie, their sizes and checksums, the splits.
         workspace: Where the volume is mounted.
     """

@@ -17,7 +17,7 @@ def initialize_dataset(uri: str, workspace_root: str) -> Manifest:
     """Puts the data files of a source on the volume.
 
     Args:
-        uri: A file or directory of json, jsonl, csv or parquet files.
+        uri: A file, a directory, or a pattern such as /data/part-*.jsonl; see `FORMATS` for the endings.
         workspace_root: Absolute path of the mounted volume.
 
     Returns:

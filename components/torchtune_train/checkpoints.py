@@ -1,12 +1,16 @@
 """Checkpoints that are whole or absent, and where a training goes on from."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torchtune.training import FullModelHFCheckpointer, ModelType
+from torchtune.training import MODEL_KEY, FullModelHFCheckpointer, ModelType
 
 from kfp_finetune.components.torchtune_train.epochs import ADAPTER_FOLDER, RECIPE_STATE_NAME, whole_epochs
+from kfp_finetune.components.torchtune_train.families import complete
 from kfp_finetune.workspace import MANIFEST_NAME, publishing
 
 
@@ -14,14 +18,53 @@ class EpochCheckpointer(FullModelHFCheckpointer):
     """torchtune's checkpointer, with each epoch appearing by one rename.
 
     An epoch's directory holds a model that transformers loads, the adapter (LoRA) in a folder of its own, where no
-    loader applies it a second time, and, but for the last epoch, the state that training goes on from.
+    loader applies it a second time, and, but for the last epoch, the state that training goes on from. There is no
+    adapter in peft's form of a Phi: torchtune cannot write one, as transformers fuses the matrices that it adapts.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._output_dir: Path
-        self._config.setdefault("tie_word_embeddings", False)
-        self._config.setdefault("num_key_value_heads", self._config["num_attention_heads"])
+        self._config: dict[str, Any] = complete(self._config)
+
+    def load_checkpoint(self) -> dict[str, Any]:
+        """Loads the model; see `FullModelHFCheckpointer.load_checkpoint`.
+
+        Raises:
+            ValueError: If config.json says that output and input embeddings are one matrix, and the files hold two.
+        """
+        tied = self._config["tie_word_embeddings"]
+        if tied:
+            _check_tied(self._checkpoint_paths)
+        loaded = super().load_checkpoint()
+        model: dict[str, torch.Tensor] = loaded[MODEL_KEY]
+        if tied:
+            model.pop("output.weight", None)
+        loaded[MODEL_KEY] = self._put_norms_right(model)
+        self._weight_map: dict[str, str] = {
+            name: shard for name, shard in self._weight_map.items() if self._is_saved(name)
+        }
+        return loaded
+
+    def _is_saved(self, name: str) -> bool:
+        """Whether a tensor of the files is written again: not so a tied output layer, nor Llama 2's frequencies."""
+        tied = name == "lm_head.weight" and self._config["tie_word_embeddings"]
+        return not tied and not name.endswith("rotary_emb.inv_freq")
+
+    @property
+    def _is_interleaved(self) -> bool:
+        return self._model_type != ModelType.QWEN2
+
+    def _put_norms_right(self, model: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Swaps the norms before and after the MLP in Gemma 2's weights, which torchtune 0.6.1 confuses both ways.
+
+        `torchtune.models.gemma2._convert_weights` reads post_feedforward_layernorm as the norm before the MLP, and
+        pre_feedforward_layernorm as the one after it.
+        """
+        if self._model_type != ModelType.GEMMA2:
+            return model
+        other = {"mlp_norm": "mlp_scale", "mlp_scale": "mlp_norm"}
+        return {".".join(other.get(part, part) for part in name.split(".")): model[name] for name in model}
 
     def save_checkpoint(
         self,
@@ -32,6 +75,8 @@ class EpochCheckpointer(FullModelHFCheckpointer):
     ) -> None:
         """Saves an epoch; see `FullModelHFCheckpointer.save_checkpoint`."""
         training: Path = self._output_dir
+        if MODEL_KEY in state_dict:
+            state_dict[MODEL_KEY] = self._put_norms_right(state_dict[MODEL_KEY])
         with publishing(training / f"epoch_{epoch}") as staging:
             self._output_dir = staging
             try:
@@ -39,8 +84,18 @@ class EpochCheckpointer(FullModelHFCheckpointer):
             finally:
                 self._output_dir = training
             _tidy(staging, epoch)
-            if self._model_type == ModelType.QWEN2:
-                _unpermute_adapter(staging / ADAPTER_FOLDER / "adapter_model.safetensors", self._config)
+            _order_adapter(staging / ADAPTER_FOLDER / "adapter_model.safetensors", self._config, self._is_interleaved)
+
+
+def _check_tied(files: Sequence[Path]) -> None:
+    """Transformers gives a model whose files hold two different matrices both of them, whatever config.json says."""
+    found: dict[str, torch.Tensor] = {}
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            names = {"lm_head.weight", "model.embed_tokens.weight"}.intersection(file.keys())
+            found |= {name: file.get_tensor(name) for name in names}
+    if len(found) == 2 and not torch.equal(*found.values()):
+        raise ValueError("tie_word_embeddings in config.json, and yet lm_head is not embed_tokens in the weights")
 
 
 def _tidy(staging: Path, epoch: int) -> None:
@@ -57,19 +112,29 @@ def _tidy(staging: Path, epoch: int) -> None:
         state.parent.rmdir()
 
 
-def _unpermute_adapter(path: Path, config: dict[str, Any]) -> None:
-    """Puts the rows of the adapter's query and key matrices back in the order of Qwen 2's weights.
+def _order_adapter(path: Path, config: dict[str, Any], interleaved: bool) -> None:
+    """Puts the rows of the adapter's query and key matrices in the order of the family's weights.
 
-    torchtune 0.6.1 orders them for interleaved rotary embeddings in every family's adapter
-    (`torchtune.models.convert_weights.tune_to_peft_adapter_weights`), but Qwen 2's weights never are in that order.
+    torchtune keeps these rows in pairs for its interleaved rotary embeddings, and orders them back when it writes an
+    adapter (`torchtune.models.convert_weights.tune_to_peft_adapter_weights`), but 0.6.1 forgets DoRA's magnitudes, and
+    does it for Qwen 2 as well, whose weights never are in pairs.
+
+    Args:
+        path: The adapter's file; it may be absent.
+        config: The model's config.json.
+        interleaved: Whether torchtune keeps the family's rows in pairs.
     """
     if not path.exists():
         return
     tensors = load_file(path)
     heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
     for name, tensor in tensors.items():
-        count = next((count for module, count in heads.items() if f".{module}.lora_B" in name), None)
-        if count is not None:
+        count = next((count for module, count in heads.items() if f".{module}.lora_" in name), None)
+        if count is None:
+            continue
+        if interleaved and name.endswith("lora_magnitude_vector"):
+            tensors[name] = tensor.view(count, -1, 2).transpose(1, 2).reshape(-1).contiguous()
+        elif not interleaved and ".lora_B." in name:
             rank = tensor.shape[-1]
             tensors[name] = tensor.view(count, 2, -1, rank).transpose(1, 2).reshape(-1, rank).contiguous()
     save_file(tensors, path, metadata={"format": "pt"})

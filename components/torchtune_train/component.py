@@ -17,10 +17,12 @@ def plan(
     learning_rate: float = 0.0,
     batch_size: int = 2,
     gradient_accumulation_steps: int = 1,
-    max_seq_len: int = 2048,
+    max_seq_len: int = 0,
+    packed: bool = False,
     lora_rank: int = 8,
     dtype: str = "bf16",
     num_procs_per_node: int = 1,
+    dataset_type: str = "auto",
     column_map: dict = {},  # noqa: B006  KFP takes the default from here
     train_on_input: bool = False,
     new_system_prompt: str = "",
@@ -37,18 +39,20 @@ def plan(
         training_plan: What the next steps need to know.
         data_report: Token lengths by the model's own tokenizer, the share cut off, a few rows.
         name: The series that the export belongs to; latest/NAME points to the newest.
-        method: "full" trains every weight, "lora" a low-rank adapter beside them.
+        method: "full" trains every weight, "lora" and "dora" an adapter, "qlora" an adapter beside 4-bit weights.
         epochs: Passes over the training rows.
-        learning_rate: Peak of the cosine schedule; 0 means 2e-5 for full and 3e-4 for lora.
+        learning_rate: Peak of the cosine schedule; 0 means 2e-5 for full and 3e-4 for adapters.
         batch_size: Rows in a batch on each GPU.
         gradient_accumulation_steps: Batches before each update of the weights.
-        max_seq_len: Tokens after which a row is cut.
+        max_seq_len: Tokens after which a row is cut; 0 means 2048, or as many as the model can read if fewer.
+        packed: Whether short rows share one sequence of max_seq_len tokens, each attending to itself alone.
         lora_rank: Rank of the adapter's matrices.
         dtype: "bf16" or "fp32".
         num_procs_per_node: Training processes, one for each GPU.
-        column_map: Columns that hold the prompt and the answer: {"input": "question", "output": "answer"}.
-        train_on_input: Whether the prompt's tokens count in the loss too.
-        new_system_prompt: A system message put before every row; empty for none.
+        dataset_type: "instruct" (prompt and answer), "chat" (messages), "completion" (text), or "auto" by the columns.
+        column_map: Columns of other names: {"input": "question", "output": "answer"}, {"messages": ...}, {"text": ...}.
+        train_on_input: Whether the prompts' tokens count in the loss too.
+        new_system_prompt: A system message put before every row that has none; empty for none.
         split: The rows to train on: a split's name or a part of one, such as "train[:10%]".
         held_out: The rows to evaluate on: a share of the split ("5%") or another split ("test").
         overrides: Any other key of torchtune's configuration: {"optimizer.weight_decay": 0.1}.
@@ -64,9 +68,10 @@ def plan(
 
     settings = dict(
         method=method, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size,
-        gradient_accumulation_steps=gradient_accumulation_steps, max_seq_len=max_seq_len, lora_rank=lora_rank,
-        dtype=dtype, num_procs_per_node=num_procs_per_node, column_map=column_map, train_on_input=train_on_input,
-        new_system_prompt=new_system_prompt, split=split, held_out=held_out, overrides=overrides,
+        gradient_accumulation_steps=gradient_accumulation_steps, max_seq_len=max_seq_len, packed=packed,
+        lora_rank=lora_rank, dtype=dtype, num_procs_per_node=num_procs_per_node, dataset_type=dataset_type,
+        column_map=column_map, train_on_input=train_on_input, new_system_prompt=new_system_prompt, split=split,
+        held_out=held_out, overrides=overrides,
     )  # fmt: skip
     with clear_errors():
         outcome = make_plan(recall_manifest(dataset), recall_manifest(model), name, settings, workspace)

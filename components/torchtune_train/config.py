@@ -69,7 +69,12 @@ def build_config(
             "path": str(model),
             "max_seq_len": settings.max_seq_len,
         },
-        "dataset": {"_component_": f"{ROOM}.data.TokenDataset", "path": str(training / "tokens" / "train")},
+        "dataset": {
+            "_component_": f"{ROOM}.data.TokenDataset",
+            "path": str(training / "tokens" / "train"),
+            "packed": settings.packed,
+            "max_seq_len": settings.max_seq_len,
+        },
         "model": _model(settings, architecture),
         "checkpointer": {
             "_component_": f"{ROOM}.checkpoints.EpochCheckpointer",
@@ -112,7 +117,7 @@ def build_config(
 
 def _model(settings: TrainSettings, architecture: Architecture) -> dict[str, Any]:
     sizes = architecture.arguments | {"max_seq_len": settings.max_seq_len}
-    if settings.method == "full":
+    if not settings.has_adapter:
         return {"_component_": architecture.builder, **sizes}
     return {
         "_component_": architecture.lora_builder,
@@ -122,6 +127,8 @@ def _model(settings: TrainSettings, architecture: Architecture) -> dict[str, Any
         "lora_rank": settings.lora_rank,
         "lora_alpha": 2 * settings.lora_rank,
         "lora_dropout": 0.0,
+        "use_dora": settings.method == "dora",
+        "quantize_base": settings.quantizes_base,
         **sizes,
     }
 

@@ -48,18 +48,19 @@ class MetricsFile(MetricLoggerInterface):
     def log_dict(self, payload: Mapping[str, Any], step: int) -> None:
         """Writes the figures of a step."""
         figures = {name: float(value) for name, value in payload.items() if name != LABELS_ONLY}
-        figures["tokens_per_second"] = self._speed()
+        figures |= self._speed()
         self._file.write(json.dumps({"step": step, "time": round(time.time(), 3), **figures}) + "\n")
         self._report = self._report or progress_printer("train", self._total_steps, "step", done=step - 1)
         self._report(
             step, **{name: round(figures[name], 4) for name in ("loss", "tokens_per_second") if name in figures}
         )
 
-    def _speed(self) -> float:
-        tokens, now = self._tokens_read(), time.monotonic()
-        speed = (tokens - self._before[0]) / max(now - self._before[1], 1e-9)
-        self._before = (tokens, now)
-        return round(speed, 1)
+    def _speed(self) -> dict[str, float]:
+        now = (self._tokens_read(), time.monotonic())
+        tokens, seconds = now[0] - self._before[0], now[1] - self._before[1]
+        self._before = now
+        speed = round(tokens / max(seconds, 1e-9), 1)
+        return {"tokens": tokens, "seconds": round(seconds, 4), "tokens_per_second": speed}
 
     def close(self) -> None:
         """Closes the file."""

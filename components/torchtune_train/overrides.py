@@ -1,5 +1,7 @@
 """A user's own keys of torchtune's configuration, merged over ours."""
 
+import importlib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +36,13 @@ OPTIONAL = {
     "profiler",
 }
 """Keys that the recipes read and our configuration leaves out."""
+
+
+LIBRARIES = ("torch", "torchao", "torchtune", "bitsandbytes", "kfp_finetune")
+"""Libraries whose functions and classes a configuration may name."""
+
+LORA_ATTN_MODULES = ("q_proj", "k_proj", "v_proj", "output_proj")
+"""torchtune's names of the attention's matrices that can have an adapter."""
 
 
 def nest(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,4 +83,32 @@ def check_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
         elif key not in config and key not in OPTIONAL:
             known = sorted((config.keys() | OPTIONAL) - PROTECTED.keys())
             problems.append(Problem("overrides", repr(key), ", ".join(known), "Correct the key or remove it."))
-    return problems
+    if problems:
+        return problems
+    changed = merge(config, nest(overrides))
+    return [problem for key in nest(overrides) for problem in _check_section(key, changed[key])]
+
+
+def _check_section(key: str, section: Any) -> list[Problem]:
+    """What is wrong with a component's name or arguments, before they are ever called."""
+    if not isinstance(section, Mapping) or "_component_" not in section:
+        return []
+    name = str(section["_component_"])
+    module, _, attribute = name.rpartition(".")
+    try:
+        if module.partition(".")[0] not in LIBRARIES:
+            raise ImportError(name)
+        accepted = inspect.signature(getattr(importlib.import_module(module), attribute)).parameters
+    except (ImportError, AttributeError, TypeError, ValueError):
+        allowed = f"a function or class of {', '.join(LIBRARIES)}"
+        return [Problem(f"overrides.{key}._component_", repr(name), allowed, "Correct its dotted name.")]
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+    unknown = [argument for argument in section if argument != "_component_" and argument not in accepted]
+    if unknown and not takes_any:
+        wrong = ", ".join(repr(argument) for argument in unknown)
+        return [Problem(f"overrides.{key}", wrong, f"arguments of {name}: {', '.join(accepted)}", "Correct the name.")]
+    modules = section.get("lora_attn_modules", [])
+    if not set(modules) <= set(LORA_ATTN_MODULES):
+        allowed = f"some of {', '.join(LORA_ATTN_MODULES)}"
+        return [Problem(f"overrides.{key}.lora_attn_modules", repr(modules), allowed, "Correct the names.")]
+    return []

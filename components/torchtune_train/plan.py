@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ from kfp_finetune.components.torchtune_train.config import (
     count_steps,
     write_config,
 )
+from kfp_finetune.components.torchtune_train.epochs import whole_epochs
 from kfp_finetune.components.torchtune_train.models import Architecture, read_architecture
 from kfp_finetune.components.torchtune_train.overrides import check_overrides, nest
+from kfp_finetune.components.torchtune_train.packing import pack_rows
+from kfp_finetune.components.torchtune_train.quantization import unquantizable
 from kfp_finetune.components.torchtune_train.settings import DataSettings, TrainSettings, read_settings
 from kfp_finetune.errors import Problem, UserError
 from kfp_finetune.reports.data import data_report
@@ -24,6 +27,7 @@ from kfp_finetune.workspace import (
     check_series_name,
     content_key,
     exclusive,
+    is_intact,
     open_workspace,
     publishing,
     read_manifest,
@@ -35,6 +39,8 @@ FORMAT = 1
 PLAN_NAME = "plan.json"
 REPORT_NAME = "data.html"
 SAMPLES = 3
+LONGEST_BY_DEFAULT = 2048
+"""Tokens of a row where the user sets no limit and the model can read more."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +158,8 @@ def _check(name: str, values: Mapping[str, Any], model: Path) -> tuple[DataSetti
         problems += _check_together(train, architecture)
     if problems or data is None or train is None or architecture is None:
         raise UserError(problems)
+    if train.max_seq_len == 0:
+        train = replace(train, max_seq_len=min(LONGEST_BY_DEFAULT, architecture.max_seq_len))
     return data, train, architecture
 
 
@@ -166,6 +174,8 @@ def _check_together(train: TrainSettings, architecture: Architecture) -> list[Pr
                 f"Set max_seq_len to {architecture.max_seq_len} or less.",
             )
         )
+    if train.quantizes_base:
+        problems += unquantizable(architecture, train.num_procs_per_node)
     config = build_config(train, architecture, Path("model"), [], Path("training"), Steps(1, 1))
     return problems + check_overrides(config, train.overrides)
 
@@ -181,18 +191,19 @@ def _prepare(
     architecture: Architecture,
 ) -> None:
     from kfp_finetune.chat import DEFAULT_CHAT_TEMPLATE, load_tokenizer
-    from kfp_finetune.components.torchtune_train.tokens import open_parts, tokenize
+    from kfp_finetune.components.torchtune_train.parts import open_parts
+    from kfp_finetune.components.torchtune_train.samples import samples
+    from kfp_finetune.components.torchtune_train.tokens import tokenize
 
     training = workspace.training(key)
     model_path = workspace.root / model.path
     tokenizer = load_tokenizer(model_path)
-    counts, lengths = {}, []
     with open_parts(workspace.root / dataset.path, data) as parts:
-        for part, rows in parts.items():
-            counts[part], part_lengths = tokenize(rows, tokenizer, data, train.max_seq_len, staging / "tokens" / part)
-            lengths += part_lengths if part == "train" else []
-        samples = _samples(parts["held_out"], tokenizer, data)
-    steps = _count_steps(counts["train"].rows, train)
+        tokens, shape, longest = staging / "tokens", parts.shape, train.max_seq_len
+        train_counts, lengths = tokenize(parts.train, tokenizer, shape, data, longest, tokens / "train")
+        held_out_counts, _ = tokenize(parts.held_out, tokenizer, shape, data, longest, tokens / "held_out")
+        prompts = samples(parts.held_out, tokenizer, shape, data, longest, SAMPLES)
+    steps = _count_steps(_count_items(staging / "tokens" / "train", train), train)
     weights = [file.path for file in model.files if file.path.endswith(".safetensors")]
     config = build_config(train, architecture, model_path, weights, training, steps)
     config = apply_overrides(config, train.overrides)
@@ -208,14 +219,21 @@ def _prepare(
         num_procs_per_node=train.num_procs_per_node,
         dtype=train.dtype,
         total_steps=steps.total,
-        lora_scale=config["model"]["lora_alpha"] / config["model"]["lora_rank"] if train.method == "lora" else 0.0,
+        lora_scale=config["model"]["lora_alpha"] / config["model"]["lora_rank"] if train.has_adapter else 0.0,
         has_chat_template=tokenizer.chat_template != DEFAULT_CHAT_TEMPLATE,
-        train=asdict(counts["train"]),
-        held_out=asdict(counts["held_out"]),
+        train=asdict(train_counts),
+        held_out=asdict(held_out_counts),
     )
-    (staging / "samples.json").write_text(json.dumps(samples, indent=2))
-    (staging / REPORT_NAME).write_text(_report(plan, lengths, train, samples))
+    (staging / "samples.json").write_text(json.dumps(prompts, indent=2))
+    (staging / REPORT_NAME).write_text(_report(plan, shape.kind, lengths, train, prompts))
     (staging / PLAN_NAME).write_text(plan.to_json())
+
+
+def _count_items(tokens: Path, train: TrainSettings) -> int:
+    import datasets
+
+    rows = datasets.load_from_disk(str(tokens))
+    return len(pack_rows([len(row) for row in rows["tokens"]], train.max_seq_len)) if train.packed else len(rows)
 
 
 def _count_steps(rows: int, train: TrainSettings) -> Steps:
@@ -237,24 +255,14 @@ def _count_steps(rows: int, train: TrainSettings) -> Steps:
     )
 
 
-def _samples(rows: Any, tokenizer: Any, data: DataSettings) -> list[dict[str, Any]]:
-    from kfp_finetune.chat import encode_prompt
-    from kfp_finetune.components.torchtune_train.tokens import conversation
-
-    samples = []
-    for row in rows.select(range(min(SAMPLES, len(rows)))):
-        ids = encode_prompt(tokenizer, conversation(row, data)[:-1])
-        samples.append({"prompt": row[data.input_column], "expected": row[data.output_column], "prompt_ids": ids})
-    return samples
-
-
-def _report(plan: Plan, lengths: list[int], train: TrainSettings, samples: list[dict[str, Any]]) -> str:
+def _report(plan: Plan, kind: str, lengths: list[int], train: TrainSettings, samples: list[dict[str, Any]]) -> str:
     return data_report(
         dataset=plan.dataset,
         model=plan.base,
         lengths=lengths,
         max_seq_len=train.max_seq_len,
         rows=[
+            ("Kind of rows", kind),
             ("Rows to train on", f"{plan.train['rows']:,}"),
             ("Rows held out", f"{plan.held_out['rows']:,}"),
             ("Rows left out (no answer within max_seq_len)", f"{plan.train['dropped_rows']:,}"),
@@ -270,10 +278,16 @@ def _report(plan: Plan, lengths: list[int], train: TrainSettings, samples: list[
 def _state(workspace: Workspace, plan: Plan, name: str) -> str:
     export = workspace.export(plan.key)
     latest = workspace.latest(name)
-    if read_manifest(export) is not None and latest.exists() and latest.resolve() == export.resolve():
+    manifest = read_manifest(export)
+    if (
+        manifest is not None
+        and is_intact(export, manifest)
+        and latest.exists()
+        and latest.resolve() == export.resolve()
+    ):
         return "done"
     training = workspace.root / plan.training
-    return "resume" if any(training.glob("epoch_*")) else "new"
+    return "resume" if whole_epochs(training) else "new"
 
 
 def describe(outcome: Outcome) -> str:

@@ -1,12 +1,13 @@
 """Runs a planned training and tells how it went."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kfp_finetune.components.torchtune_train.epochs import sweep_unfinished, whole_epochs
 from kfp_finetune.components.torchtune_train.plan import Plan
+from kfp_finetune.components.torchtune_train.result import read_result
+from kfp_finetune.errors import refuse
 from kfp_finetune.launch.process import LaunchError, run_torchrun
 from kfp_finetune.metrics import read_metrics
 from kfp_finetune.reports.training import training_report
@@ -65,6 +66,13 @@ def train(plan: Plan, workspace_root: str) -> Summary:
             run_torchrun(WORKER, arguments, plan.num_procs_per_node, training / "logs", _echo)
         except LaunchError as error:
             failure = str(error)
+            if "No space left on device" in failure:
+                raise refuse(
+                    "workspace",
+                    f"{training}, whose volume is full; its whole epochs are kept",
+                    f"room for {plan.epochs} checkpoints of the model",
+                    "Free space on the volume or enlarge it, then run again: the training goes on.",
+                ) from error
             raise
         finally:
             _write_report(plan, training, failure)
@@ -99,16 +107,16 @@ def _facts(plan: Plan) -> Sequence[tuple[str, str]]:
 
 def _summary(plan: Plan, training: Path) -> Summary:
     losses = [row["loss"] for row in read_metrics(training / "metrics.jsonl")]
-    result = json.loads((training / "result.json").read_text())
+    result = read_result(training)
     return Summary(
         final_loss=round(losses[-1], 4),
         best_loss=round(min(losses), 4),
         steps=len(losses),
-        tokens=result["tokens"],
-        tokens_per_second=round(result["tokens"] / result["seconds"], 1),
-        peak_memory_gib=result["peak_memory_gib"],
-        seconds=result["seconds"],
-        device=result["device"],
+        tokens=result.tokens,
+        tokens_per_second=result.tokens_per_second,
+        peak_memory_gib=result.peak_memory_gib,
+        seconds=result.seconds,
+        device=result.device,
     )
 
 

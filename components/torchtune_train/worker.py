@@ -9,7 +9,7 @@ import json
 import os
 import resource
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,43 +18,34 @@ import torch
 import yaml
 from omegaconf import DictConfig
 
+from kfp_finetune.components.torchtune_train.adapters import initialize_alike
 from kfp_finetune.components.torchtune_train.checkpoints import resume_settings
 from kfp_finetune.components.torchtune_train.cpu import support_cpu
 from kfp_finetune.components.torchtune_train.overrides import merge
+from kfp_finetune.components.torchtune_train.result import RESULT_NAME, Result
 from kfp_finetune.launch.process import die_with_parent
 from kfp_finetune.workspace import write_atomically
 
-RECIPES = {
-    "full": ("full_finetune_distributed", "FullFinetuneRecipeDistributed"),
-    "lora": ("lora_finetune_distributed", "LoRAFinetuneRecipeDistributed"),
-}
-"""File and class of torchtune's recipe for each method."""
+FULL = ("full_finetune_distributed", "FullFinetuneRecipeDistributed")
+ADAPTER = ("lora_finetune_distributed", "LoRAFinetuneRecipeDistributed")
+ALONE = ("lora_finetune_single_device", "LoRAFinetuneRecipeSingleDevice")
+"""File and class of torchtune's recipes."""
 
-RESULT_NAME = "result.json"
+METHODS = ("full", "lora", "dora", "qlora")
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a finished training measured.
+def choose_recipe(method: str, world_size: int) -> tuple[str, str]:
+    """File and class of the recipe for a method.
+
+    FSDP of torch 2.13 cannot gather torchao 0.15's four-bit weights with one process, which needs no FSDP either.
 
     Args:
-        tokens: Tokens read by all processes since the start or the last resume, padding left out.
-        seconds: Of the training loop, checkpoints included, start-up left out.
-        peak_memory_gib: Of the hungriest process: GPU memory, or resident memory on a CPU.
-        device: Name of the GPU, or "cpu".
+        method: One of `METHODS`.
         world_size: Number of processes.
     """
-
-    tokens: int
-    seconds: float
-    peak_memory_gib: float
-    device: str
-    world_size: int
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Of all processes together."""
-        return self.tokens / self.seconds
+    if method == "full":
+        return FULL
+    return ALONE if method == "qlora" and world_size == 1 else ADAPTER
 
 
 def load_recipe(file: str) -> ModuleType:
@@ -81,20 +72,22 @@ def train(method: str, config: DictConfig) -> None:
     """Runs the recipe and, on the first process, writes what it measured.
 
     Args:
-        method: A key of `RECIPES`.
+        method: One of `METHODS`.
         config: Everything the recipe reads.
     """
-    file, name = RECIPES[method]
+    file, name = choose_recipe(method, int(os.environ["WORLD_SIZE"]))
     on_gpu = config.device == "cuda"
     if not on_gpu:
         support_cpu()
-    if method == "lora":
+    if method != "full":
         torch.distributed.init_process_group("nccl" if on_gpu else "gloo")
     recipe = getattr(load_recipe(file), name)(config)
     recipe.setup(cfg=config)
+    if method != "full" and not config.resume_from_checkpoint:
+        initialize_alike(recipe._model, config.seed)
     rows = recipe._dataloader.dataset
     if torch.distributed.get_rank() == 0:
-        recipe._metric_logger.count_tokens(lambda: rows.tokens_read * recipe.world_size)
+        recipe._metric_logger.count_tokens(lambda: rows.tokens_read * torch.distributed.get_world_size())
     began = time.monotonic()
     recipe.train()
     result = _measure(rows.tokens_read, on_gpu, time.monotonic() - began)
@@ -123,7 +116,7 @@ def main() -> None:
     """Reads the command line and trains."""
     die_with_parent()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--method", choices=sorted(RECIPES), required=True)
+    parser.add_argument("--method", choices=METHODS, required=True)
     parser.add_argument("--config", type=Path, required=True)
     arguments = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -171,7 +171,7 @@ def _forbidden(user: str, verb: str, resource: str, namespace: str) -> Problem:
         f"the right to {verb} {resource} {where}",
         f"an account without it, {user}",
         f"one whose RBAC roles hold verb {verb} on {resource} {where}",
-        "Let an administrator apply the roles in manifests/, or run: "
+        "Let an administrator run: "
         f"kubectl {scope}create {kind} {role} --verb={verb} --resource={resource} && "
         f"kubectl {scope}create {kind}binding {role} --{kind}={role} {subject}",
     )

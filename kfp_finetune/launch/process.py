@@ -81,7 +81,7 @@ def run_torchrun(
 
 
 def last_lines(logs: Path, earlier: Collection[Path] = ()) -> str:
-    """The last lines that each process of the newest attempt wrote to stderr, or torchrun's own if there is none.
+    """The last lines that the failed processes of the newest attempt wrote to stderr, or torchrun's own if none ran.
 
     Args:
         logs: As given to `run_torchrun`.
@@ -90,8 +90,7 @@ def last_lines(logs: Path, earlier: Collection[Path] = ()) -> str:
     attempts = [path for path in logs.glob("*/attempt_*") if path not in earlier]
     newest = max(attempts, key=lambda path: path.stat().st_mtime, default=None)
     files = sorted(newest.glob("*/stderr.log")) if newest else [logs / "torchrun.log"]
-    parts = []
-    for file in files:
-        lines = file.read_text(errors="replace").splitlines()[-LAST_LINES:]
-        parts.append("\n".join([f"--- {file}", *lines]))
-    return "\n".join(parts)
+    texts = {file: file.read_text(errors="replace") for file in files}
+    guilty = {file: text for file, text in texts.items() if "Traceback (most recent call last)" in text} or texts
+    parts = (["--- " + str(file), *text.splitlines()[-LAST_LINES:]] for file, text in guilty.items())
+    return "\n".join(line for part in parts for line in part)

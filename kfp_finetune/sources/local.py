@@ -1,5 +1,6 @@
 """Files that this machine, or a mounted volume, already has."""
 
+import glob
 import hashlib
 import os
 import shutil
@@ -15,7 +16,7 @@ from kfp_finetune.workspace import MANIFEST_NAME, FileEntry, sha256_of
 
 @dataclass(frozen=True)
 class LocalSource:
-    """A file, or a directory of files.
+    """A file, a directory of files, or the files that a shell pattern such as /data/part-*.jsonl matches.
 
     Hidden files and directories are left out, and so is the manifest of a published directory. Links to files are
     followed, links to directories are not, and a link to nothing is a file that cannot be read.
@@ -23,8 +24,8 @@ class LocalSource:
     Args:
         what: Name of the parameter that asked for it, for messages.
         uri: As the user wrote it.
-        root: The file or directory.
-        patterns: Which files of a directory are wanted; a single file is always wanted.
+        root: The file, directory or pattern; what exists under the very name is no pattern.
+        patterns: Which files of a directory or pattern are wanted; a single file is always wanted.
     """
 
     what: str
@@ -83,6 +84,8 @@ class LocalSource:
         )
 
     def _find(self) -> dict[str, Path]:
+        if not self.root.exists() and glob.has_magic(str(self.root)):
+            return self._matches()
         if not self.root.exists():
             raise refuse(self.what, self.uri, "a file or directory that exists", "Check the path for a typo.")
         if self.root.is_file():
@@ -96,13 +99,25 @@ class LocalSource:
                 if is_file and relative != MANIFEST_NAME and self.patterns.wants(relative):
                     found[relative] = path
         if not found:
-            raise refuse(
-                self.what,
-                f"{self.uri}, which has no file of the wanted kinds",
-                f"a directory with files like {', '.join(self.patterns.allow)}",
-                "Check the path, or the files' endings.",
-            )
+            raise self._nothing()
         return dict(sorted(found.items()))
+
+    def _matches(self) -> dict[str, Path]:
+        above = next(path for path in self.root.parents if not glob.has_magic(str(path)))
+        paths = [Path(name) for name in glob.glob(str(self.root), recursive=True)]
+        names = {path.relative_to(above).as_posix(): path for path in paths if path.is_file() or path.is_symlink()}
+        found = {name: path for name, path in names.items() if not path.is_dir() and self.patterns.wants(name)}
+        if not found:
+            raise self._nothing()
+        return dict(sorted(found.items()))
+
+    def _nothing(self) -> UserError:
+        return refuse(
+            self.what,
+            f"{self.uri}, which has no file of the wanted kinds",
+            f"a directory with files like {', '.join(self.patterns.allow)}",
+            "Check the path, or the files' endings.",
+        )
 
 
 def _raise(error: OSError) -> None:

@@ -44,7 +44,7 @@ def open_source(what: str, uri: str, patterns: Patterns) -> Source:
 
     Args:
         what: Name of the parameter that asks for it, for messages.
-        uri: A path, or file:// and a path.
+        uri: A path, or file:// and a path; see `LocalSource`.
         patterns: Which of its files are wanted.
 
     Raises:

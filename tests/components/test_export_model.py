@@ -103,6 +103,17 @@ def test_exporting_again_finds_the_export_and_moves_the_series(trained: Callable
     assert (found.root / "latest" / "another").resolve() == (found.root / "latest" / "series").resolve()
 
 
+def test_a_damaged_export_is_not_done_and_is_made_again(trained: Callable):
+    found, plan = trained("full, Qwen 2.5")
+    manifest = export(plan, "series", str(found.root))
+    weights = found.root / manifest.path / "merged" / "model.safetensors"
+    weights.unlink()
+    assert found.plan(name="series", method="full").state == "resume"
+    assert export(plan, "series", str(found.root)).files == manifest.files
+    assert weights.exists()
+    assert found.plan(name="series", method="full").state == "done"
+
+
 def test_weights_are_linked_and_not_copied(trained: Callable):
     found, plan = trained("full, Qwen 2.5")
     export(plan, "series", str(found.root))

@@ -15,6 +15,7 @@ from kfp_finetune.components.initialize_dataset.dataset import initialize_datase
 from kfp_finetune.errors import UserError
 from kfp_finetune.workspace import describe_files, read_manifest
 
+ENDINGS = ["jsonl", "json", "csv", "parquet", "arrow", "txt", "xml"]
 ROWS = '{"input": "a", "output": "b"}\n' * 3
 
 
@@ -46,12 +47,32 @@ def test_a_folder_is_published_whole_with_its_facts(tmp_path: Path) -> None:
     assert published(tmp_path / "workspace") == [manifest.key]
 
 
-@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.parquet"])
+@pytest.mark.parametrize("name", [f"rows.{ending}" for ending in ENDINGS])
 def test_a_single_file_is_published_under_its_name(tmp_path: Path, name: str) -> None:
     source = write(tmp_path / "from", name) / name
     manifest = initialize_dataset(f"file://{source}", str(tmp_path / "workspace"))
     assert [file.path for file in manifest.files] == [name]
     assert manifest.facts["splits"] == {"train": 1}
+
+
+def test_a_pattern_takes_the_files_it_matches(tmp_path: Path) -> None:
+    source = write(tmp_path / "from", "part-0.jsonl", "test/part-1.jsonl", "other.jsonl", "part-2.md")
+    (source / "part-3.jsonl").mkdir()
+    found = {
+        pattern: [file.path for file in initialize_dataset(str(source / pattern), str(tmp_path / "workspace")).files]
+        for pattern in ("part-*.jsonl", "part-*", "**/part-[01].jsonl", "*/*.jsonl")
+    }
+    assert found == {
+        "part-*.jsonl": ["part-0.jsonl"],
+        "part-*": ["part-0.jsonl"],
+        "**/part-[01].jsonl": ["part-0.jsonl", "test/part-1.jsonl"],
+        "*/*.jsonl": ["test/part-1.jsonl"],
+    }
+
+
+def test_a_name_that_exists_is_no_pattern(tmp_path: Path) -> None:
+    source = write(tmp_path / "from", "rows[1].jsonl", "rows1.jsonl") / "rows[1].jsonl"
+    assert [file.path for file in initialize_dataset(str(source), str(tmp_path / "workspace")).files] == [source.name]
 
 
 def test_a_second_call_reuses_what_is_there_and_a_changed_source_does_not(tmp_path: Path) -> None:
@@ -75,9 +96,10 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "empty file": (lambda root: write(root, "rows.jsonl", content="") / "rows.jsonl", "empty files: rows.jsonl"),
     "one empty file": (lambda root: write(write(root, "a.json"), "b.json", content=""), "empty files: b.json"),
     "empty folder": (write, "which has no file of the wanted kinds"),
-    "folder of others": (lambda root: write(root, "a.txt", "b.bin"), "files like *.json, *.jsonl, *.csv, *.parquet"),
+    "folder of others": (lambda root: write(root, "a.md", "b.bin"), "files like *.json, *.jsonl, *.csv, *.parquet"),
     "wrong ending": (lambda root: write(root, "rows.xlsx") / "rows.xlsx", "a file that ends with .xlsx"),
     "no ending": (lambda root: write(root, "rows") / "rows", "a file that ends with nothing"),
+    "pattern of none": (lambda root: write(root, "a.json") / "b-*.json", "which has no file of the wanted kinds"),
     "mixed formats": (lambda root: write(root, "a.json", "b.csv"), "files of the formats csv, json"),
 }
 

@@ -46,6 +46,18 @@ def test_held_out_rows_are_never_trained_on_and_stay_the_same(tmp_path: Path):
     assert len(parts[0]["train"]) + len(parts[0]["held_out"]) == 200
 
 
+def test_slices_of_one_split_that_do_not_overlap_are_apart(tmp_path: Path):
+    plan = start(tmp_path).plan(split="train[:80%]", held_out="train[80%:]").plan
+    assert (plan.train["rows"], plan.held_out["rows"]) == (32, 8)
+
+
+def test_without_a_limit_rows_may_be_as_long_as_the_model_can_read(tmp_path: Path):
+    found = start(tmp_path)
+    plan = found.plan(max_seq_len=0).plan
+    config = yaml.safe_load((found.root / plan.training / "config.yaml").read_text())
+    assert config["tokenizer"]["max_seq_len"] == config["model"]["max_seq_len"] == 256
+
+
 def test_planning_again_finds_the_plan(tmp_path: Path):
     found = start(tmp_path)
     first = found.plan()
@@ -88,6 +100,13 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path):
         ({"overrides": {"learning_rat": 1}}, "overrides", "optimizer"),
         ({"overrides": {"output_dir": "/"}}, "overrides", "layout"),
         ({"overrides": {"checkpointer.model_type": "X"}}, "overrides", "layout"),
+        ({"overrides": {"optimizer._component_": "os.system"}}, "overrides.optimizer._component_", "torchao"),
+        ({"overrides": {"optimizer._component_": "torch.optim.Nothing"}}, "overrides.optimizer._component_", "torch"),
+        ({"overrides": {"optimizer.weight_deca": 0.1}}, "overrides.optimizer", "weight_decay"),
+        ({"overrides": {"model.lora_rang": 4}}, "overrides.model", "lora_rank"),
+        ({"overrides": {"model.lora_attn_modules": ["q"]}}, "overrides.model.lora_attn_modules", "output_proj"),
+        ({"held_out": "train"}, "held_out", "40 rows are also in split 'train'"),
+        ({"split": "train[:80%]", "held_out": "train[70%:]"}, "held_out", "do not overlap"),
         ({"split": "train[:2%]"}, "dataset", "at least 2 rows"),
     ],
 )

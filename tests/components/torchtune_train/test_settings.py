@@ -26,7 +26,7 @@ ANYTHING = st.one_of(
         ("learning_rate", math.inf),
         ("batch_size", 0),
         ("gradient_accumulation_steps", 0),
-        ("max_seq_len", 4),
+        ("max_seq_len", -1),
         ("lora_rank", 0),
         ("dtype", "fp16"),
         ("num_procs_per_node", 0),

@@ -92,6 +92,10 @@ def test_a_finished_training_is_not_run_again_and_its_folder_tells_all(tmp_path:
     assert abs(result["tokens"] - plan.train["tokens"]) <= 2 * 4 * 128, "one incomplete batch at most is left out"
     assert first.tokens_per_second == pytest.approx(result["tokens"] / result["seconds"], rel=0.01)
     assert "<svg" in (training / "training.html").read_text()
+    (training / "result.json").unlink()
+    late = train(plan, str(found.root))
+    assert (late.final_loss, late.steps, late.device) == (first.final_loss, first.steps, "unknown")
+    assert late.tokens == pytest.approx(first.tokens, rel=0.05) and late.tokens_per_second > 0
     epoch = newest_epoch(training)
     assert epoch is not None
     assert {path.name for path in (epoch / "adapter").iterdir()} == {
@@ -105,11 +109,11 @@ def test_a_finished_training_is_not_run_again_and_its_folder_tells_all(tmp_path:
 
 def test_a_training_that_fails_says_why_and_leaves_its_report(tmp_path: Path):
     found = start(tmp_path)
-    plan = found.plan(overrides={"optimizer._component_": "torch.optim.NoSuchOptimizer"}).plan
-    with pytest.raises(LaunchError, match="NoSuchOptimizer"):
+    plan = found.plan(overrides={"optimizer.betas": [2.0, 3.0]}).plan
+    with pytest.raises(LaunchError, match="Invalid beta parameter"):
         train(plan, str(found.root))
     page = (found.root / plan.training / "training.html").read_text()
-    assert "NoSuchOptimizer" in page
+    assert "Invalid beta parameter" in page
 
 
 def test_the_command_in_the_header_runs_the_training_by_hand(tmp_path: Path):

@@ -1,0 +1,86 @@
+"""Runs a pipeline here for a person: checks what was typed, shows how it proceeds, explains what went wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from kfp_finetune.client.local import LocalRun, StepStarted, laptop_arguments, run_local
+from kfp_finetune.client.parameters import Parameter, parse_assignments, read_parameters
+from kfp_finetune.client.view import RunView
+from kfp_finetune.components.torchtune_train.settings import check_values
+from kfp_finetune.errors import USER_ERROR_STATUS, Problem, UserError
+from kfp_finetune.workspace import open_workspace
+
+TRAINING_STEP = "torchtune-train"
+
+
+def run_pipeline(pipeline: Path, assignments: list[str], workspace: Path, console: Console) -> str:
+    """Runs a compiled pipeline here and shows how it proceeds.
+
+    Args:
+        pipeline: The compiled pipeline.yaml.
+        assignments: Parameters as `NAME=VALUE`.
+        workspace: Absolute path of the directory that stands for the volume.
+        console: Where to show it.
+
+    Returns:
+        The series that the run belongs to; empty for a pipeline without one.
+
+    Raises:
+        UserError: If a parameter or the workspace is wrong.
+        typer.Exit: If a step failed: status 2 if it refused what it was given, else 1.
+    """
+    parameters = read_parameters(pipeline)
+    values = _parse(parameters, assignments)
+    arguments = laptop_arguments(parameters, values, workspace)
+    open_workspace(str(workspace))
+    log = workspace / "logs" / "local.log"
+    steps: list[str] = []
+    with RunView(console) as view:
+
+        def on_event(event: Any) -> None:
+            if isinstance(event, StepStarted):
+                steps.append(event.step)
+            view(event)
+
+        run = run_local(pipeline, arguments, workspace / "kfp", log, on_event)
+    if not run.succeeded:
+        _explain(run, log, console)
+    if "name" in parameters and TRAINING_STEP not in steps:
+        console.print("Nothing to do: this training is exported already, and the newest of its series.")
+    return str(arguments.get("name", parameters["name"].default)) if "name" in parameters else ""
+
+
+def _parse(parameters: dict[str, Parameter], assignments: list[str]) -> dict[str, Any]:
+    problems: list[Problem] = []
+    values: dict[str, Any] = {}
+    try:
+        values = parse_assignments(parameters, assignments)
+    except UserError as error:
+        problems += error.problems
+    typed = dict(assignment.partition("=")[::2] for assignment in assignments)
+    known = {problem.what for problem in problems}
+    texts = {name: text for name, text in typed.items() if name not in known and name in parameters}
+    if problems:
+        values = _those_that_parse(parameters, texts)
+    problems += [problem for problem in check_values(values) if problem.what not in known]
+    if problems:
+        raise UserError(problems)
+    return values
+
+
+def _those_that_parse(parameters: dict[str, Parameter], texts: dict[str, str]) -> dict[str, Any]:
+    optional = {name: parameter for name, parameter in parameters.items() if not parameter.required}
+    return parse_assignments(optional, [f"{name}={text}" for name, text in texts.items() if name in optional])
+
+
+def _explain(run: LocalRun, log: Path, console: Console) -> None:
+    if run.refusal:
+        console.print(f"[red]{escape(run.refusal)}[/red]", highlight=False)
+        raise typer.Exit(USER_ERROR_STATUS)
+    console.print(escape("\n".join(run.last_lines)), highlight=False)
+    console.print(f"[red]{run.failed_step or 'the run'} failed; everything it printed is in {log}[/red]")
+    raise typer.Exit(1)

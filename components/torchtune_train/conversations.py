@@ -1,0 +1,236 @@
+"""What kind of rows a dataset has, and its rows as conversations or plain text; a row that does not fit is refused."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+
+from kfp_finetune.chat import Message
+from kfp_finetune.components.torchtune_train.settings import DataSettings
+from kfp_finetune.errors import Problem, UserError, refuse
+
+ROLES = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+}
+"""The role that each name of one means, in OpenAI's messages and in ShareGPT's."""
+
+KEYS_OF_KIND = {
+    "instruct": frozenset({"instruction", "input", "output"}),
+    "chat": frozenset({"messages"}),
+    "completion": frozenset({"text"}),
+}
+"""What a column can hold for each kind of rows: the keys of `column_map`."""
+
+CHAT_COLUMNS = ("messages", "conversations")
+TEXT_COLUMNS = ("text", "xml")
+BESIDE_TEXT = ("tool_calls", "function_call", "tool_call_id", "weight")
+"""Keys of OpenAI's messages that say more than role and text do; a turn that has one would be misread."""
+
+LONGEST_QUOTE = 80
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How the rows of a dataset are read.
+
+    Args:
+        kind: "instruct", "chat" or "completion".
+        columns: The column for each of the kind's keys that is there; see `KEYS_OF_KIND`.
+    """
+
+    kind: str
+    columns: Mapping[str, str]
+
+    @property
+    def prompt(self) -> str:
+        """The column with the prompt of instruct rows."""
+        return self.columns["instruction" if "instruction" in self.columns else "input"]
+
+    @property
+    def context(self) -> str | None:
+        """The column that goes below the prompt of instruct rows, if there is one."""
+        return self.columns.get("input") if "instruction" in self.columns else None
+
+    def select(self, rows: datasets.Dataset) -> datasets.Dataset:
+        """Rows without the columns that are not used."""
+        return rows.select_columns(list(dict.fromkeys(self.columns.values())))
+
+
+def find_shape(names: Sequence[str], data: DataSettings) -> Shape:
+    """The kind of rows that is meant, and the columns it takes.
+
+    Args:
+        names: The columns that there are.
+        data: The kind and the columns that the user named, if any.
+
+    Raises:
+        UserError: If a column is not there, or a setting means nothing for this kind.
+    """
+    kind = data.dataset_type if data.dataset_type != "auto" else _kind_of(names, data)
+    surplus = sorted(data.column_map.keys() - KEYS_OF_KIND[kind])
+    problems = [
+        Problem(
+            f"column_map.{key}",
+            repr(data.column_map[key]),
+            f"for {kind} rows the keys {', '.join(sorted(KEYS_OF_KIND[kind]))}",
+            "Take the key out, or set dataset_type.",
+        )
+        for key in surplus
+    ]
+    if kind == "completion" and data.new_system_prompt:
+        problems.append(
+            Problem("new_system_prompt", repr(data.new_system_prompt), "empty for completion rows", "Leave it empty.")
+        )
+    if problems:
+        raise UserError(problems)
+    shape = {"instruct": _instruct, "chat": _chat, "completion": _completion}[kind](names, data.column_map)
+    check_columns(shape, names)
+    return shape
+
+
+def _kind_of(names: Sequence[str], data: DataSettings) -> str:
+    for kind, keys in KEYS_OF_KIND.items():
+        if data.column_map.keys() & keys:
+            return kind
+    if any(name in names for name in CHAT_COLUMNS):
+        return "chat"
+    return "completion" if len(names) == 1 and names[0] in TEXT_COLUMNS else "instruct"
+
+
+def _instruct(names: Sequence[str], column_map: Mapping[str, str]) -> Shape:
+    alpaca = "instruction" in column_map or (not column_map and {"instruction", "output"} <= set(names))
+    keys = ["instruction", "output"] if alpaca else ["input", "output"]
+    if alpaca and ("input" in column_map or "input" in names):
+        keys.insert(1, "input")
+    return Shape("instruct", {key: column_map.get(key, key) for key in keys})
+
+
+def _chat(names: Sequence[str], column_map: Mapping[str, str]) -> Shape:
+    found = next((name for name in CHAT_COLUMNS if name in names), CHAT_COLUMNS[0])
+    return Shape("chat", {"messages": column_map.get("messages", found)})
+
+
+def _completion(names: Sequence[str], column_map: Mapping[str, str]) -> Shape:
+    found = next((name for name in TEXT_COLUMNS if name in names), TEXT_COLUMNS[0])
+    return Shape("completion", {"text": column_map.get("text", found)})
+
+
+def check_columns(shape: Shape, names: Sequence[str]) -> None:
+    """Checks that rows have the columns of a shape.
+
+    Args:
+        shape: From `find_shape`.
+        names: The columns that there are.
+
+    Raises:
+        UserError: With every column that is not there.
+    """
+    problems = [
+        Problem(
+            f"column_map.{key}",
+            repr(column),
+            f"one of {', '.join(names) or 'no columns'}",
+            f'Name the column, {{"{key}": "..."}}, or set dataset_type; the rows were taken for {shape.kind} rows.',
+        )
+        for key, column in shape.columns.items()
+        if column not in names
+    ]
+    if problems:
+        raise UserError(problems)
+
+
+def conversation(row: Mapping[str, Any], place: str, shape: Shape, data: DataSettings) -> list[Message]:
+    """A row as a conversation.
+
+    Every assistant turn counts in the loss, and with `train_on_input` every user turn. `new_system_prompt` is put
+    before, unless the conversation has a system message of its own.
+
+    Args:
+        row: Values by column.
+        place: Which row it is, for messages.
+        shape: Of kind "instruct" or "chat".
+        data: What counts in the loss, and the system prompt.
+
+    Raises:
+        UserError: If a value is not text, or the turns do not follow one another as they must.
+    """
+    turns = _turns(row, place, shape) if shape.kind == "chat" else _prompt_and_answer(row, place, shape)
+    if data.new_system_prompt and turns[0][0] != "system":
+        turns = [("system", data.new_system_prompt), *turns]
+    counted = {"assistant", "user"} if data.train_on_input else {"assistant"}
+    return [Message(role, content, counts=role in counted) for role, content in turns]
+
+
+def _prompt_and_answer(row: Mapping[str, Any], place: str, shape: Shape) -> list[tuple[str, str]]:
+    prompt = _text(row, shape.prompt, place)
+    if shape.context is not None and row[shape.context] is not None and _text(row, shape.context, place).strip():
+        prompt = f"{prompt}\n\n{row[shape.context]}"
+    return [("user", prompt), ("assistant", _text(row, shape.columns["output"], place))]
+
+
+def _turns(row: Mapping[str, Any], place: str, shape: Shape) -> list[tuple[str, str]]:
+    column = shape.columns["messages"]
+    value = row[column]
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        raise _refuse_row(place, f"whose {column} is {_quote(value)}", "a list of messages that is not empty")
+    turns = [_turn(turn, place, index) for index, turn in enumerate(value)]
+    roles = [role for role, _ in turns]
+    spoken = roles[1:] if roles[0] == "system" else roles
+    expected = [("user", "assistant")[index % 2] for index in range(len(spoken))]
+    if spoken != expected or "assistant" not in spoken:
+        raise _refuse_row(
+            place,
+            f"whose turns are {', '.join(roles[:8])}{', ...' if len(roles) > 8 else ''}",
+            "one system message or none, then user and assistant in turns, with at least one answer",
+        )
+    return turns
+
+
+def _turn(turn: Any, place: str, index: int) -> tuple[str, str]:
+    which = f"whose turn {index} (from 0)"
+    if not isinstance(turn, Mapping):
+        raise _refuse_row(place, f"{which} is {_quote(turn)}", "messages with role and content, or from and value")
+    role, content = (turn["role"], turn.get("content")) if "role" in turn else (turn.get("from"), turn.get("value"))
+    if not isinstance(role, str) or role not in ROLES:
+        raise _refuse_row(place, f"{which} has the role {_quote(role)}", f"one of {', '.join(ROLES)}")
+    more = [key for key in BESIDE_TEXT if turn.get(key) not in (None, [], {})]
+    if more:
+        raise _refuse_row(place, f"{which} has {', '.join(more)}", "turns of text alone")
+    if not isinstance(content, str):
+        raise _refuse_row(place, f"{which} says {_quote(content)}", "text in every turn")
+    return ROLES[role], content
+
+
+def plain_text(row: Mapping[str, Any], place: str, shape: Shape) -> str:
+    """The text of a row of kind "completion".
+
+    Args:
+        row: Values by column.
+        place: Which row it is, for messages.
+        shape: Which column holds it.
+
+    Raises:
+        UserError: If it is not text.
+    """
+    return _text(row, shape.columns["text"], place)
+
+
+def _text(row: Mapping[str, Any], column: str, place: str) -> str:
+    value = row[column]
+    if isinstance(value, str):
+        return value
+    raise _refuse_row(place, f"whose {column} is {_quote(value)}", "text in every row")
+
+
+def _quote(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}..."
+
+
+def _refuse_row(place: str, what: str, allowed: str) -> UserError:
+    return refuse("dataset", f"{place} {what}", allowed, "Mend the row or leave it out.")

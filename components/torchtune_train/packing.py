@@ -1,0 +1,24 @@
+"""Short rows in one long sequence, so that little is padded."""
+
+from collections.abc import Sequence
+
+
+def pack_rows(lengths: Sequence[int], max_seq_len: int) -> list[list[int]]:
+    """Puts rows, in order, into sequences of at most a length.
+
+    Args:
+        lengths: Of each row, in tokens; none longer than `max_seq_len`.
+        max_seq_len: Tokens in a sequence.
+
+    Returns:
+        The indices of the rows of each sequence.
+    """
+    packs: list[list[int]] = []
+    room = 0
+    for index, length in enumerate(lengths):
+        if length > room:
+            packs.append([])
+            room = max_seq_len
+        packs[-1].append(index)
+        room -= length
+    return packs

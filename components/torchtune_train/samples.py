@@ -1,0 +1,73 @@
+"""A few held-out rows as prompts, for answers before and after training."""
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from kfp_finetune.chat import encode_prompt
+from kfp_finetune.components.torchtune_train.conversations import Shape, conversation, plain_text
+from kfp_finetune.components.torchtune_train.parts import Part
+from kfp_finetune.components.torchtune_train.settings import DataSettings
+
+LOOKED_AT = 100
+"""Rows among which samples are sought: those whose prompt fits."""
+
+
+def samples(
+    part: Part, tokenizer: PreTrainedTokenizerBase, shape: Shape, data: DataSettings, max_seq_len: int, count: int
+) -> list[dict[str, Any]]:
+    """A few rows, each as a prompt and what is expected of the model.
+
+    The prompt of an instruct row is to be answered, so is all of a conversation that is before its last answer, and a
+    plain text is to be continued from its half.
+
+    Args:
+        part: The rows, of which the first that fit are taken.
+        tokenizer: The model's.
+        shape: How they are read.
+        data: The system prompt.
+        max_seq_len: Tokens that a prompt may have.
+        count: How many samples, if there are as many.
+
+    Returns:
+        Objects with `prompt`, `expected` and `prompt_ids`.
+    """
+    sample = _text_sample if shape.kind == "completion" else _chat_sample
+    rows = enumerate(islice(shape.select(part.rows), LOOKED_AT))
+    found = (sample(row, part.place(index), tokenizer, shape, data, max_seq_len) for index, row in rows)
+    return list(islice((entry for entry in found if 0 < len(entry["prompt_ids"]) < max_seq_len), count))
+
+
+def _chat_sample(
+    row: Mapping[str, Any],
+    place: str,
+    tokenizer: PreTrainedTokenizerBase,
+    shape: Shape,
+    data: DataSettings,
+    max_seq_len: int,
+) -> dict[str, Any]:
+    messages = conversation(row, place, shape, data)
+    while messages[-1].role != "assistant":
+        messages = messages[:-1]
+    *before, answer = messages
+    shown = [message for message in before if message.role != "system"]
+    prompt = shown[0].content if len(shown) == 1 else "\n".join(f"{turn.role}: {turn.content}" for turn in shown)
+    return {"prompt": prompt, "expected": answer.content, "prompt_ids": encode_prompt(tokenizer, before)}
+
+
+def _text_sample(
+    row: Mapping[str, Any],
+    place: str,
+    tokenizer: PreTrainedTokenizerBase,
+    shape: Shape,
+    data: DataSettings,
+    max_seq_len: int,
+) -> dict[str, Any]:
+    text = plain_text(row, place, shape)
+    encoded = tokenizer(text, return_offsets_mapping=True, truncation=True, max_length=max_seq_len)
+    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+    half = (len(ids) + 1) // 2
+    middle, end = (offsets[half][0], offsets[-1][1]) if half < len(ids) else (len(text), len(text))
+    return {"prompt": text[:middle], "expected": text[middle:end], "prompt_ids": ids[:half]}

@@ -1,0 +1,342 @@
+"""Rows of every kind become tokens: which columns, which turns, what counts in the loss, and what is refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import tiny
+from given import Given, start
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kfp_finetune.chat import IGNORED, encode, load_tokenizer
+from kfp_finetune.components.initialize_dataset.dataset import initialize_dataset
+from kfp_finetune.components.torchtune_train.conversations import Shape, conversation, find_shape
+from kfp_finetune.components.torchtune_train.parts import open_parts
+from kfp_finetune.components.torchtune_train.samples import samples
+from kfp_finetune.components.torchtune_train.settings import DataSettings
+from kfp_finetune.components.torchtune_train.tokens import TokenCounts, tokenize
+from kfp_finetune.errors import UserError
+
+CHAT = Shape("chat", {"messages": "messages"})
+ASK = {"role": "user", "content": "red"}
+ANSWER = {"role": "assistant", "content": "blue"}
+SYSTEM = {"role": "system", "content": "be brief"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("tokenizer")
+    tiny.write_tokenizer(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Given:
+    return start(tmp_path_factory.mktemp("world"))
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def tokens_of(
+    directory: Path, model: Path, target: Path, max_seq_len: int = 1000, **values: Any
+) -> tuple[TokenCounts, datasets.Dataset]:
+    data = DataSettings(**{"held_out": "train[:1]"} | values)
+    with open_parts(directory, data) as parts:
+        counts, _ = tokenize(parts.train, load_tokenizer(model), parts.shape, data, max_seq_len, target)
+    return counts, datasets.load_from_disk(str(target))
+
+
+def texts(rows: datasets.Dataset, model: Path) -> list[tuple[str, str]]:
+    """Each row's text, and what of it counts in the loss."""
+    decode = load_tokenizer(model).decode
+    return [(decode(row["tokens"]), decode([label for label in row["labels"] if label != IGNORED])) for row in rows]
+
+
+SHAPES: dict[str, tuple[list[str], dict[str, Any], Shape]] = {
+    "input": (["input", "output"], {}, Shape("instruct", {"input": "input", "output": "output"})),
+    "mapped": (["q", "output"], {"column_map": {"input": "q"}}, Shape("instruct", {"input": "q", "output": "output"})),
+    "alpaca": (
+        ["instruction", "input", "output", "text"],
+        {},
+        Shape("instruct", {"instruction": "instruction", "input": "input", "output": "output"}),
+    ),
+    "alpaca, no context": (
+        ["instruction", "output"],
+        {},
+        Shape("instruct", {"instruction": "instruction", "output": "output"}),
+    ),
+    "alpaca, mapped": (
+        ["task", "given", "output"],
+        {"column_map": {"instruction": "task", "input": "given"}},
+        Shape("instruct", {"instruction": "task", "input": "given", "output": "output"}),
+    ),
+    "a map is no alpaca": (
+        ["instruction", "input", "output"],
+        {"column_map": {"input": "instruction"}},
+        Shape("instruct", {"input": "instruction", "output": "output"}),
+    ),
+    "messages": (["id", "messages"], {}, CHAT),
+    "conversations": (["conversations", "input", "output"], {}, Shape("chat", {"messages": "conversations"})),
+    "chat, mapped": (["turns"], {"column_map": {"messages": "turns"}}, Shape("chat", {"messages": "turns"})),
+    "text": (["text"], {}, Shape("completion", {"text": "text"})),
+    "xml": (["xml"], {}, Shape("completion", {"text": "xml"})),
+    "text, mapped": (["id", "body"], {"column_map": {"text": "body"}}, Shape("completion", {"text": "body"})),
+    "text, asked for": (["id", "text"], {"dataset_type": "completion"}, Shape("completion", {"text": "text"})),
+    "instruct, asked for": (
+        ["messages", "input", "output"],
+        {"dataset_type": "instruct"},
+        Shape("instruct", {"input": "input", "output": "output"}),
+    ),
+}
+
+
+@pytest.mark.parametrize(("names", "values", "shape"), SHAPES.values(), ids=SHAPES.keys())
+def test_the_kind_of_rows_follows_from_columns_and_settings(names: list[str], values: dict[str, Any], shape: Shape):
+    assert find_shape(names, DataSettings(**values)) == shape
+
+
+@pytest.mark.parametrize(
+    ("names", "values", "problems"),
+    [
+        (["question", "answer"], {}, ["column_map.input", "column_map.output"]),
+        (["text", "date"], {}, ["column_map.input", "column_map.output"]),
+        (["input", "output"], {"dataset_type": "chat"}, ["column_map.messages"]),
+        (["input", "output"], {"dataset_type": "completion"}, ["column_map.text"]),
+        (["messages"], {"column_map": {"messages": "turns"}}, ["column_map.messages"]),
+        (["a", "output"], {"column_map": {"instruction": "a", "input": "b"}}, ["column_map.input"]),
+        (["text"], {"new_system_prompt": "be brief"}, ["new_system_prompt"]),
+        (["messages"], {"dataset_type": "chat", "column_map": {"input": "messages"}}, ["column_map.input"]),
+    ],
+)
+def test_columns_that_are_not_there_are_refused_with_those_that_are(
+    names: list[str], values: dict[str, Any], problems: list[str]
+):
+    with pytest.raises(UserError) as caught:
+        find_shape(names, DataSettings(**values))
+    assert [problem.what for problem in caught.value.problems] == problems
+    assert "new_system_prompt" in problems or "dataset_type" in str(caught.value)
+    if caught.value.problems[0].allowed.startswith("one of"):
+        assert caught.value.problems[0].allowed == f"one of {', '.join(names)}"
+
+
+def test_alpacas_context_goes_below_the_instruction_if_there_is_one(tmp_path: Path, model: Path):
+    rows = [{"instruction": "add", "input": text, "output": "3"} for text in ("1 2", "", "  ", None)]
+    write(tmp_path / "data" / "rows.jsonl", rows)
+    _, tokens = tokens_of(tmp_path / "data", model, tmp_path / "tokens")
+    prompts = [text.partition("user\n")[2].partition("<|im_end|>")[0] for text, _ in texts(tokens, model)]
+    assert prompts == ["add\n\n1 2", "add", "add", "add"]
+
+
+def test_both_ways_to_write_a_conversation_give_the_same_tokens(tmp_path: Path, model: Path):
+    turns = [("system", "be brief"), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
+    names = {"system": "system", "user": "human", "assistant": "gpt"}
+    openai = [{"role": role, "content": text} for role, text in turns]
+    sharegpt = [{"from": names[role], "value": text} for role, text in turns]
+    write(tmp_path / "a" / "rows.jsonl", [{"messages": openai}])
+    write(tmp_path / "b" / "rows.jsonl", [{"conversations": sharegpt}])
+    datasets.Dataset.from_list([{"messages": openai}]).to_parquet(tmp_path / "c" / "rows.parquet")
+    read = [texts(tokens_of(tmp_path / name, model, tmp_path / f"to-{name}")[1], model) for name in "abc"]
+    assert read[0] == read[1] == read[2]
+    assert read[0][0][1] == "b<|im_end|>\nd<|im_end|>\n"
+    whole = load_tokenizer(model).apply_chat_template(openai, tokenize=False)
+    assert read[0][0][0] == whole
+
+
+def test_user_turns_count_too_where_they_are_to_be_trained_on():
+    messages = conversation({"messages": [SYSTEM, ASK, ANSWER]}, "row 0", CHAT, DataSettings(train_on_input=True))
+    assert [message.counts for message in messages] == [False, True, True]
+
+
+@pytest.mark.parametrize(("turns", "system"), [([ASK, ANSWER], "mine"), ([SYSTEM, ASK, ANSWER], "be brief")])
+def test_the_system_prompt_is_put_before_unless_there_is_one(turns: list[dict], system: str):
+    messages = conversation({"messages": turns}, "row 0", CHAT, DataSettings(new_system_prompt="mine"))
+    assert [(message.role, message.content) for message in messages if message.role == "system"] == [("system", system)]
+    assert messages[0].role == "system"
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "nothing": (None, "whose messages is None"),
+    "text": ("red", "whose messages is 'red'"),
+    "no turn": ([], "whose messages is []"),
+    "no answer": ([ASK], "whose turns are user;"),
+    "system alone": ([SYSTEM], "whose turns are system;"),
+    "an answer first": ([ANSWER, ASK, ANSWER], "whose turns are assistant, user, assistant;"),
+    "two questions": ([ASK, ASK, ANSWER], "whose turns are user, user, assistant;"),
+    "two answers": ([ASK, ANSWER, ANSWER], "whose turns are user, assistant, assistant;"),
+    "a late system message": ([ASK, SYSTEM, ANSWER], "whose turns are user, system, assistant;"),
+    "a tool's turn": ([ASK, {"role": "tool", "content": "x"}, ANSWER], "whose turn 1 (from 0) has the role 'tool'"),
+    "a ShareGPT tool": ([{"from": "observation", "value": "x"}], "whose turn 0 (from 0) has the role 'observation'"),
+    "a call": ([ASK, ANSWER | {"tool_calls": [{"id": "1"}]}], "whose turn 1 (from 0) has tool_calls"),
+    "a weight": ([ASK, ANSWER | {"weight": 0}], "whose turn 1 (from 0) has weight"),
+    "no content": ([ASK, {"role": "assistant", "content": None}], "whose turn 1 (from 0) says None"),
+    "parts": ([{"role": "user", "content": [{"type": "text", "text": "a"}]}, ANSWER], "turn 0 (from 0) says [{'type'"),
+    "a number": ([ASK, {"role": "assistant", "content": 3}], "whose turn 1 (from 0) says 3"),
+    "no role": ([{"content": "a"}], "whose turn 0 (from 0) has the role None"),
+    "a turn of text": (["red", "blue"], "whose turn 0 (from 0) is 'red'"),
+    "an object": ({"role": "user", "content": "a"}, "whose messages is {'role'"),
+}
+
+
+@pytest.mark.parametrize(("value", "complaint"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_conversation_that_is_none_is_refused_with_its_row(
+    value: Any, complaint: str, tmp_path: Path, model: Path
+) -> None:
+    good = {"messages": [ASK, ANSWER]}
+    write(tmp_path / "data" / "rows.jsonl", [good, good, {"messages": value}, good])
+    with pytest.raises(UserError) as caught:
+        tokens_of(tmp_path / "data", model, tmp_path / "tokens")
+    assert len(caught.value.problems) == 1
+    assert (
+        f"dataset: given row 2 (from 0) of train {'' if complaint.startswith('whose') else 'whose '}{complaint}"
+        in str(caught.value)
+    )
+
+
+@pytest.mark.parametrize("value", [None, 3, 0.5, True, ["a"], {"b": "c"}, "x" * 3])
+def test_a_value_that_is_not_text_is_refused_with_its_number_in_the_file(value: Any, tmp_path: Path, model: Path):
+    rows = [{"input": str(number), "output": "b"} for number in range(20)]
+    rows[13]["output"] = value
+    write(tmp_path / "data" / "rows.jsonl", rows)
+    if isinstance(value, str):
+        assert tokens_of(tmp_path / "data", model, tmp_path / "tokens")[0].rows == 20
+        return
+    for held_out in "50%", "train[:1]":
+        data = DataSettings(held_out=held_out)
+        complaint = pytest.raises(UserError, match=r"row 13 \(from 0\) of train whose output is ")
+        with complaint, open_parts(tmp_path / "data", data) as parts:
+            for name, part in ("a", parts.train), ("b", parts.held_out):
+                tokenize(part, load_tokenizer(model), parts.shape, data, 100, tmp_path / held_out / name)
+
+
+def test_plain_text_is_neither_changed_nor_put_into_a_template(tmp_path: Path, model: Path):
+    lines = ["red stone", "🙂 ü", "", " x "]
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / "rows.jsonl", [{"text": line} for line in lines])
+    counts, tokens = tokens_of(tmp_path / "data", model, tmp_path / "tokens")
+    assert [text for text, _ in texts(tokens, model)] == [f"{line}<|im_end|>" for line in lines if line]
+    assert all(row["labels"] == [IGNORED, *row["tokens"][1:]] for row in tokens)
+    assert (counts.rows, counts.dropped_rows, counts.empty_outputs) == (3, 1, 1)
+    assert counts.label_tokens == counts.tokens - 3
+
+
+def test_a_begin_token_is_put_before_plain_text_if_the_tokenizer_does_so(tmp_path: Path, model: Path):
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = load_tokenizer(model)
+    begin = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", begin)]
+    )
+    tokenizer.save_pretrained(tmp_path / "model")
+    write(tmp_path / "data" / "rows.jsonl", [{"text": "red"}])
+    _, tokens = tokens_of(tmp_path / "data", tmp_path / "model", tmp_path / "tokens")
+    assert texts(tokens, model) == [("<|im_start|>red<|im_end|>", "red<|im_end|>")]
+
+
+KINDS: dict[str, list[Any]] = {
+    "instruct": [{"input": "red " * n, "output": "blue " * n} for n in range(1, 40)],
+    "chat": [{"messages": [ASK, ANSWER] * n} for n in range(1, 40)],
+    "completion": [{"text": "red " * n} for n in range(40)],
+}
+
+
+@pytest.mark.parametrize("longest", [8, 20, 64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cut_row_keeps_a_label_and_the_counts_are_right(kind: str, longest: int, tmp_path: Path, model: Path):
+    write(tmp_path / "data" / "rows.jsonl", KINDS[kind])
+    _, whole = tokens_of(tmp_path / "data", model, tmp_path / "whole", 10_000)
+    try:
+        counts, tokens = tokens_of(tmp_path / "data", model, tmp_path / "tokens", longest)
+    except UserError:
+        assert all(row["labels"][:longest] == [IGNORED] * longest for row in whole)
+        return
+    assert all(len(row["tokens"]) == len(row["labels"]) <= longest for row in tokens)
+    assert all(any(label != IGNORED for label in row["labels"][1:]) for row in tokens)
+    assert counts.rows == len(tokens) and counts.rows + counts.dropped_rows == len(KINDS[kind])
+    assert counts.cut_rows == sum(len(row["tokens"]) > longest for row in whole)
+    assert counts.lost_tokens == sum(max(0, len(row["tokens"]) - longest) for row in whole)
+    assert counts.tokens == sum(len(row["tokens"]) for row in tokens)
+    assert counts.label_tokens == sum(label != IGNORED for row in tokens for label in row["labels"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_can_be_held_out_as_a_share_or_as_a_split(kind: str, tmp_path: Path, world: Given):
+    write(tmp_path / "data" / "train.jsonl", KINDS[kind])
+    write(tmp_path / "data" / "test.jsonl", KINDS[kind][:4])
+    found = replace(world, dataset=initialize_dataset(str(tmp_path / "data"), str(world.root)))
+    for held_out, rows in ("test", 4), ("10%", 4):
+        plan = found.plan(held_out=held_out, batch_size=1).plan
+        assert plan.held_out["rows"] + plan.held_out["dropped_rows"] == rows
+        training = found.root / plan.training
+        assert kind in (training / "data.html").read_text()
+        prompts = json.loads((training / "samples.json").read_text())
+        assert prompts or held_out == "10%"
+        assert all(prompt.keys() == {"prompt", "expected", "prompt_ids"} for prompt in prompts)
+
+
+@pytest.mark.parametrize(("train", "test"), [("instruct", "chat"), ("chat", "completion"), ("completion", "instruct")])
+def test_held_out_rows_of_another_kind_are_refused(train: str, test: str, tmp_path: Path):
+    write(tmp_path / "train.jsonl", KINDS[train])
+    write(tmp_path / "test.jsonl", KINDS[test])
+    with pytest.raises(UserError, match=f"taken for {train} rows"), open_parts(tmp_path, DataSettings(held_out="test")):
+        pass
+
+
+def sampled(row: dict[str, Any], model: Path, tmp_path: Path, max_seq_len: int = 100) -> list[dict[str, Any]]:
+    write(tmp_path / "rows.jsonl", [row, row])
+    with open_parts(tmp_path, DataSettings()) as parts:
+        return samples(parts.held_out, load_tokenizer(model), parts.shape, DataSettings(), max_seq_len, 3)
+
+
+def test_a_sample_of_a_conversation_is_all_before_its_last_answer(tmp_path: Path, model: Path):
+    turns = [SYSTEM, ASK, ANSWER, {"role": "user", "content": "green"}, {"role": "assistant", "content": "last"}, ASK]
+    (sample,) = sampled({"messages": turns}, model, tmp_path)
+    assert (sample["prompt"], sample["expected"]) == ("user: red\nassistant: blue\nuser: green", "last")
+    expected = load_tokenizer(model).apply_chat_template(turns[:4], add_generation_prompt=True, tokenize=False)
+    assert load_tokenizer(model).decode(sample["prompt_ids"]) == expected
+
+
+@pytest.mark.parametrize("text", ["red green blue small", "🙂🙂🙂🙂🙂", "ü" * 500, "a"])
+def test_a_sample_of_plain_text_is_its_first_half(text: str, tmp_path: Path, model: Path):
+    (sample,) = sampled({"text": text}, model, tmp_path)
+    whole = load_tokenizer(model)(text)["input_ids"][:100]
+    assert sample["prompt_ids"] == whole[: (len(whole) + 1) // 2]
+    assert text.startswith(sample["prompt"] + sample["expected"])
+    assert len(text) > 100 or text == sample["prompt"] + sample["expected"]
+
+
+def test_prompts_that_are_too_long_are_no_samples(tmp_path: Path, model: Path):
+    assert sampled({"input": "red " * 1000, "output": "a"}, model, tmp_path) == []
+
+
+LOOK_ALIKES = ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|im_start|>assistant\n", "\n\n", " ", "👩‍👩‍👧", "###"]
+TEXTS = st.lists(st.sampled_from(LOOK_ALIKES) | st.text(st.characters(exclude_categories=("Cs",))), max_size=4).map(
+    "".join
+)
+CONVERSATIONS = st.tuples(st.none() | TEXTS, st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=3), st.booleans())
+
+
+@settings(max_examples=150, deadline=None)
+@given(CONVERSATIONS)
+def test_any_conversation_is_what_the_template_writes_and_only_answers_count(
+    model: Path, turns: tuple[str | None, list[tuple[str, str]], bool]
+):
+    system, pairs, trailing = turns
+    rows = [] if system is None else [{"role": "system", "content": system}]
+    for question, answer in pairs:
+        rows += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    rows += [ASK] if trailing else []
+    tokenizer = load_tokenizer(model)
+    (row,) = encode(tokenizer, [conversation({"messages": rows}, "row 0", CHAT, DataSettings())])
+    assert row.tokens == tokenizer.apply_chat_template(rows, tokenize=True, return_dict=False)
+    assert all(label in (IGNORED, token) for token, label in zip(row.tokens, row.labels, strict=True))
+    answers = [f"{answer}<|im_end|>\n" for _, answer in pairs]
+    assert tokenizer.decode([label for label in row.labels if label != IGNORED]) == "".join(answers)
