@@ -174,6 +174,9 @@ def _check_together(train: TrainSettings, architecture: Architecture) -> list[Pr
                 f"Set max_seq_len to {architecture.max_seq_len} or less.",
             )
         )
+    if train.packed and architecture.model_type == "GEMMA2":
+        allowed = "false for Gemma 2, whose attention in torchtune takes no mask of packed rows"
+        problems.append(Problem("packed", "true", allowed, "Set packed to false."))
     if train.quantizes_base:
         problems += unquantizable(architecture, train.num_procs_per_node)
     config = build_config(train, architecture, Path("model"), [], Path("training"), Steps(1, 1))

@@ -167,7 +167,7 @@ BAD = {
     "a column that is not there": ({"column_map": {"input": "question"}}, "column_map.input"),
     "a split that is not there": ({"split": "validation"}, "split"),
     "epochs=-1": ({"epochs": -1}, "epochs: given -1"),
-    "a misspelt method": ({"method": "lorra"}, "'full' or 'lora'"),
+    "a misspelt method": ({"method": "lorra"}, "'dora' or 'qlora'"),
     "a name that is a path": ({"name": "../../etc"}, "name"),
     "a word that KFP's runner rewrites": ({"new_system_prompt": "python3"}, "python3"),
 }

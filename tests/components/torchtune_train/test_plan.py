@@ -58,6 +58,11 @@ def test_without_a_limit_rows_may_be_as_long_as_the_model_can_read(tmp_path: Pat
     assert config["tokenizer"]["max_seq_len"] == config["model"]["max_seq_len"] == 256
 
 
+def test_rows_are_not_packed_for_a_model_that_cannot_read_them(tmp_path: Path):
+    with pytest.raises(UserError, match="packed: given true"):
+        start(tmp_path, "gemma2").plan(packed=True)
+
+
 def test_planning_again_finds_the_plan(tmp_path: Path):
     found = start(tmp_path)
     first = found.plan()

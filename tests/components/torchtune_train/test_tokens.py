@@ -1,6 +1,7 @@
 """Rows of every kind become tokens: which columns, which turns, what counts in the loss, and what is refused."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,10 @@ def write(path: Path, rows: list[Any]) -> Path:
 def tokens_of(
     directory: Path, model: Path, target: Path, max_seq_len: int = 1000, **values: Any
 ) -> tuple[TokenCounts, datasets.Dataset]:
-    data = DataSettings(**{"held_out": "train[:1]"} | values)
+    data = DataSettings(**{"held_out": "test"} | values)
+    if data.held_out == "test" and not list(directory.rglob("test.*")):
+        first = next(path for path in sorted(directory.rglob("*")) if path.is_file())
+        shutil.copy(first, directory / f"test{first.suffix}")
     with open_parts(directory, data) as parts:
         counts, _ = tokenize(parts.train, load_tokenizer(model), parts.shape, data, max_seq_len, target)
     return counts, datasets.load_from_disk(str(target))
@@ -208,7 +212,8 @@ def test_a_value_that_is_not_text_is_refused_with_its_number_in_the_file(value: 
     if isinstance(value, str):
         assert tokens_of(tmp_path / "data", model, tmp_path / "tokens")[0].rows == 20
         return
-    for held_out in "50%", "train[:1]":
+    write(tmp_path / "data" / "test.jsonl", rows[:1])
+    for held_out in "50%", "test":
         data = DataSettings(held_out=held_out)
         complaint = pytest.raises(UserError, match=r"row 13 \(from 0\) of train whose output is ")
         with complaint, open_parts(tmp_path / "data", data) as parts:
