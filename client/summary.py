@@ -6,9 +6,7 @@ from pathlib import Path
 
 from kfp_finetune.components.torchtune_train.plan import PLAN_NAME, Plan
 from kfp_finetune.components.torchtune_train.result import read_result
-from kfp_finetune.workspace import Workspace, read_manifest
-
-REPORT_NAME = "report.html"
+from kfp_finetune.workspace import REPORT_NAME, Workspace, read_manifest
 
 
 @dataclass(frozen=True)

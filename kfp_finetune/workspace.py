@@ -26,6 +26,12 @@ MOUNT_PATH = "/workspace"
 """Where the volume is mounted in every step's pod."""
 
 MANIFEST_NAME = "MANIFEST.json"
+REPORT_NAME = "report.html"
+"""The page on a whole run: evaluation leaves it in the training's directory, and the export takes it along."""
+
+INDEX_NAME = "model.safetensors.index.json"
+"""transformers' name for the list of which file holds which tensor."""
+
 LOCK_WAIT_SECONDS = 86_400.0
 SERIES_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 

@@ -18,10 +18,9 @@ from kfp_finetune.errors import refuse
 from kfp_finetune.metrics import read_metrics
 from kfp_finetune.progress import progress_printer
 from kfp_finetune.reports.evaluation import evaluation_report
-from kfp_finetune.workspace import open_workspace, write_atomically
+from kfp_finetune.workspace import REPORT_NAME, open_workspace, write_atomically
 
 RESULT_NAME = "evaluation.json"
-REPORT_NAME = "report.html"
 TOKENS_IN_BATCH = 4096
 MAX_NEW_TOKENS = 96
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}

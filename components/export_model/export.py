@@ -12,6 +12,7 @@ from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.errors import refuse
 from kfp_finetune.workspace import (
     MANIFEST_NAME,
+    REPORT_NAME,
     Manifest,
     Workspace,
     describe_files,
@@ -22,9 +23,6 @@ from kfp_finetune.workspace import (
     publishing,
     read_manifest,
 )
-
-REPORT_NAME = "report.html"
-"""The page that evaluation left in the training's folder."""
 
 
 def export(plan: Plan, name: str, workspace_root: str) -> Manifest:

@@ -9,8 +9,8 @@ from safetensors import safe_open
 
 from kfp_finetune.chat import DEFAULT_CHAT_TEMPLATE
 from kfp_finetune.components.torchtune_train.epochs import ADAPTER_FOLDER, RECIPE_STATE_NAME
+from kfp_finetune.workspace import INDEX_NAME
 
-INDEX_NAME = "model.safetensors.index.json"
 DTYPE_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 """safetensors' name of a dtype, and config.json's."""
 

@@ -9,12 +9,11 @@ from kfp_finetune.errors import Problem, UserError
 from kfp_finetune.fetch import fetch
 from kfp_finetune.sources.patterns import Patterns
 from kfp_finetune.sources.source import open_source
-from kfp_finetune.workspace import Manifest, open_workspace
+from kfp_finetune.workspace import INDEX_NAME, Manifest, open_workspace
 
 WANTED = Patterns(allow=("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"), ignore=("*/*",))
 """No pickles, and nothing from subfolders, where repositories keep other formats of the same weights."""
 
-INDEX_NAME = "model.safetensors.index.json"
 TOKENIZER_NAMES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
