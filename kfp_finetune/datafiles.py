@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from kfp_finetune.errors import refuse
 from kfp_finetune.readers import READERS, write_arrow
-from kfp_finetune.workspace import files_below
+from kfp_finetune.sources.patterns import matches_glob
+from kfp_finetune.workspace import files_below, read_manifest
 
 if TYPE_CHECKING:
     import datasets
@@ -31,6 +32,9 @@ FORMATS = {
 SAVED_STATE = "state.json"
 SAVED_NOTES = frozenset({SAVED_STATE, "dataset_info.json", "dataset_dict.json"})
 """What `datasets.save_to_disk` writes beside the rows."""
+
+SPLIT_FILES = "split_files"
+"""The fact of a dataset's manifest that holds the patterns of each split, if its source declared them."""
 
 SPLIT_WORDS = {
     "train": "train",
@@ -60,14 +64,16 @@ class DataFiles:
     splits: dict[str, tuple[Path, ...]]
 
 
-def find_data_files(directory: Path) -> DataFiles:
+def find_data_files(directory: Path, declared: Mapping[str, Sequence[str]] | None = None) -> DataFiles:
     """Finds the data files below a directory and the split that each belongs to.
 
-    A file belongs to the split that a word of its name, or of its folder's, says; else to "train". Of a directory that
-    `datasets.save_to_disk` wrote, the files that its state names are taken, and not those of a later cache.
+    A file belongs to the split that its source declared, or that a word of its name, or of its folder's, says; else to
+    "train". Of a directory that `datasets.save_to_disk` wrote, the files that its state names are taken, and not those
+    of a later cache.
 
     Args:
         directory: A published dataset.
+        declared: Patterns of the files of each split. Default: as the directory's manifest says.
 
     Raises:
         UserError: If there is none, or they need different readers.
@@ -81,9 +87,12 @@ def find_data_files(directory: Path) -> DataFiles:
             f"files of one format, ending with {', '.join(FORMATS)}",
             "Give one folder or file of a single format.",
         )
+    if declared is None:
+        manifest = read_manifest(directory)
+        declared = manifest.facts.get(SPLIT_FILES, {}) if manifest else {}
     splits: dict[str, list[Path]] = {}
     for path in files:
-        splits.setdefault(_split_of(path.relative_to(directory)), []).append(path)
+        splits.setdefault(_split_of(path.relative_to(directory), declared), []).append(path)
     return DataFiles(formats.pop(), {split: tuple(paths) for split, paths in sorted(splits.items())})
 
 
@@ -107,7 +116,10 @@ def _named_in(state: Path) -> set[str]:
         ) from error
 
 
-def _split_of(path: Path) -> str:
+def _split_of(path: Path, declared: Mapping[str, Sequence[str]]) -> str:
+    for split, patterns in declared.items():
+        if any(matches_glob(path.as_posix(), pattern) for pattern in patterns):
+            return split
     words = re.split(r"[^a-z]+", path.with_suffix("").as_posix().lower())
     return next((SPLIT_WORDS[word] for word in reversed(words) if word in SPLIT_WORDS), "train")
 

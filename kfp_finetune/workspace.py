@@ -29,8 +29,20 @@ MANIFEST_NAME = "MANIFEST.json"
 REPORT_NAME = "report.html"
 """The page on a whole run: evaluation leaves it in the training's directory, and the export takes it along."""
 
+FETCH_REPORT_NAME = ".report.html"
+"""The page on a dataset or model; hidden, so that who copies a model's files does not take it for one of them."""
+
 INDEX_NAME = "model.safetensors.index.json"
 """transformers' name for the list of which file holds which tensor."""
+
+PARTIAL_PREFIX = ".part-"
+"""Of the hidden directories in which `resuming` collects."""
+
+TEMPORARY_PREFIX = ".tmp-"
+"""Of the hidden directories that are to appear or to go; the key and a dash and a random part follow."""
+
+FLUSHES = 8
+"""Files that are flushed at once; a volume writes them together."""
 
 LOCK_WAIT_SECONDS = 86_400.0
 SERIES_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
@@ -278,7 +290,7 @@ def exclusive(target: Path, wait_seconds: float = LOCK_WAIT_SECONDS) -> Iterator
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with locked(target.parent / f".{target.name}.lock", f"publish {target.name}", wait_seconds):
-        for leftover in target.parent.glob(f".tmp-{target.name}-*"):
+        for leftover in target.parent.glob(f"{TEMPORARY_PREFIX}{target.name}-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         yield
 
@@ -299,33 +311,100 @@ def publishing(target: Path) -> Iterator[Path]:
         UserError: If the volume is full.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging, replaced = (target.parent / f".tmp-{target.name}-{uuid.uuid4().hex[:8]}" for _ in range(2))
+    staging = _beside(target)
     staging.mkdir()
     try:
-        yield staging
-        sync(staging)
-        if target.exists():
-            target.rename(replaced)
-        staging.rename(target)
-        _flush(target.parent)
+        with _clear_when_full(target.parent):
+            yield staging
+            _put_in_place(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+class Interrupted(UserError):
+    """The source or the way to it failed, and may not fail the next time: what has come is worth keeping."""
+
+
+class SourceChanged(UserError):
+    """The source is not what it was when the fetch began: what has come is of no use."""
+
+
+@contextmanager
+def resuming(target: Path) -> Iterator[Path]:
+    """Like `publishing`, but finds again what an attempt left that was killed or crashed, or ended with `Interrupted`.
+
+    The caller holds `exclusive(target)`.
+
+    Args:
+        target: The directory that is to appear; what it held before is replaced.
+
+    Yields:
+        A directory on the same volume, with what the last attempt left in it. After another `UserError` it is removed.
+
+    Raises:
+        UserError: If the volume is full.
+    """
+    staging = partial_directory(target)
+    staging.mkdir(parents=True, exist_ok=True)
+    try:
+        with _clear_when_full(target.parent):
+            yield staging
+            _put_in_place(staging, target)
+    except Interrupted:
+        if not any(path.is_file() and path.stat().st_size for path in staging.rglob("*")):
+            shutil.rmtree(staging, ignore_errors=True)
+        raise
+    except UserError:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def partial_directory(target: Path) -> Path:
+    """Where `resuming` collects what is to become a directory."""
+    return target.parent / f"{PARTIAL_PREFIX}{target.name}"
+
+
+def discard(target: Path) -> None:
+    """Removes a published directory; who looks meanwhile sees all of it or none. The caller holds `exclusive`."""
+    doomed = _beside(target)
+    target.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _beside(target: Path) -> Path:
+    return target.parent / f"{TEMPORARY_PREFIX}{target.name}-{uuid.uuid4().hex[:8]}"
+
+
+def _put_in_place(staging: Path, target: Path) -> None:
+    sync(staging)
+    replaced = _beside(target)
+    if target.exists():
+        target.rename(replaced)
+    staging.rename(target)
+    _flush(target.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextmanager
+def _clear_when_full(directory: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise refuse(
             "workspace",
-            f"{target.parent}, which is full: {shutil.disk_usage(target.parent).free:,} bytes are free",
+            f"{directory}, which is full: {shutil.disk_usage(directory).free:,} bytes are free",
             "room for the whole directory",
             "Free space on the volume or enlarge it, then run again.",
         ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def sync(directory: Path) -> None:
     """Flushes every file below a directory to the volume, so that a rename cannot overtake the bytes."""
-    for path in [*directory.rglob("*"), directory]:
-        _flush(path)
+    with ThreadPoolExecutor(max_workers=FLUSHES) as pool:
+        for _ in pool.map(_flush, [*directory.rglob("*"), directory]):
+            pass
 
 
 def _flush(path: Path) -> None:

@@ -1,6 +1,7 @@
 """Real child processes for tests: killed at a chosen moment, or without the right to write everywhere."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 FILE_EVENTS = ("open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.scandir", "os.symlink", "shutil.rmtree")
 """Audit events that Python raises just before it touches the file system."""
@@ -80,3 +83,27 @@ def public_directory() -> Iterator[Path]:
             for path in [root, *root.rglob("*")]:
                 if not path.is_symlink():
                     path.chmod(0o755)
+
+
+@contextmanager
+def small_volume(directory: Path, size: str) -> Iterator[Path]:
+    """A volume of its own of a given size, such as "1m"; the test is skipped where nothing may be mounted."""
+    directory.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(directory)]
+    mounted = subprocess.run(command, capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small volume: {mounted.stderr.decode().strip()}")
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", str(directory)], check=True)
+
+
+@contextmanager
+def filled_but_for(directory: Path, left: int) -> Iterator[None]:
+    """A volume with so many bytes left, for a while."""
+    ballast = directory / "ballast"
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(directory).free - left)
+    yield
+    ballast.unlink()

@@ -6,11 +6,10 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from children import UNPRIVILEGED_ID, killed_at, public_directory, run_unprivileged
+from children import UNPRIVILEGED_ID, killed_at, public_directory, run_unprivileged, small_volume
 from filelock import FileLock
 
 from kfp_finetune.errors import UserError
@@ -313,22 +312,11 @@ def test_who_finds_the_lock_taken_says_so_and_gives_up_in_the_end(tmp_path: Path
         assert capsys.readouterr().out == ""
 
 
-@pytest.fixture
-def small_volume(tmp_path: Path) -> Iterator[Path]:
-    """A volume of one megabyte."""
-    volume = tmp_path / "volume"
-    volume.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(volume)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small volume: {mounted.stderr.decode().strip()}")
-    yield volume
-    subprocess.run(["umount", str(volume)], check=True)
-
-
-def test_a_full_volume_is_a_clear_message_and_leaves_nothing(small_volume: Path):
-    with pytest.raises(UserError, match="which is full"), publishing(small_volume / "target") as staging:
-        (staging / "file").write_bytes(b"x" * 2_000_000)
-    assert list(small_volume.iterdir()) == []
+def test_a_full_volume_is_a_clear_message_and_leaves_nothing(tmp_path: Path):
+    with small_volume(tmp_path / "volume", "1m") as volume:
+        with pytest.raises(UserError, match="which is full"), publishing(volume / "target") as staging:
+            (staging / "file").write_bytes(b"x" * 2_000_000)
+        assert list(volume.iterdir()) == []
 
 
 def test_a_directory_that_lost_a_file_or_a_byte_is_not_intact(tmp_path: Path):

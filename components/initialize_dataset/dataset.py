@@ -1,38 +1,70 @@
-"""Fetches a dataset and checks that it holds rows."""
+"""Fetches a dataset and looks at its rows."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from kfp_finetune.datafiles import FORMATS, find_data_files
+from kfp_finetune.components.initialize_dataset.look import look_at
+from kfp_finetune.datafiles import FORMATS, SPLIT_FILES, find_data_files
 from kfp_finetune.errors import refuse
-from kfp_finetune.fetch import fetch
+from kfp_finetune.fetch import Wanted, fetch
+from kfp_finetune.pruning import prune
+from kfp_finetune.reports.dataset import dataset_report
+from kfp_finetune.sources.huggingface import HubSource
 from kfp_finetune.sources.patterns import Patterns
-from kfp_finetune.sources.source import open_source
-from kfp_finetune.workspace import Manifest, open_workspace
+from kfp_finetune.sources.s3 import S3Options
+from kfp_finetune.sources.source import Source, open_source
+from kfp_finetune.workspace import FETCH_REPORT_NAME, Manifest, open_workspace
 
-WANTED = Patterns(allow=tuple(f"*{ending}" for ending in FORMATS))
+WANTED = Patterns(allow=tuple(f"*{ending}" for ending in FORMATS), ignore=("dataset_infos.json",))
+"""Files with rows; `dataset_infos.json` is what old repositories say about themselves."""
 
 
-def initialize_dataset(uri: str, workspace_root: str) -> Manifest:
+def initialize_dataset(
+    uri: str,
+    workspace_root: str,
+    *,
+    config: str = "",
+    allow_patterns: Sequence[str] = (),
+    ignore_patterns: Sequence[str] = (),
+    reuse: bool = True,
+    keep: int = 0,
+    s3: S3Options | None = None,
+) -> Manifest:
     """Puts the data files of a source on the volume.
 
     Args:
-        uri: A file, a directory, or a pattern such as /data/part-*.jsonl; see `FORMATS` for the endings.
+        uri: A path, a pattern such as /data/part-*.jsonl, hf://ORGANISATION/NAME, or s3://BUCKET/PREFIX; see
+            `open_source`, and `FORMATS` for the endings.
         workspace_root: Absolute path of the mounted volume.
+        config: The configuration of a Hub dataset; empty for its default one.
+        allow_patterns: Files to take instead of those with the endings of `FORMATS`.
+        ignore_patterns: Files to leave out of them.
+        reuse: Whether to take what is on the volume already.
+        keep: How many revisions of this source to keep on the volume; 0 for all.
+        s3: How S3 is reached.
 
     Returns:
-        What was published; its facts name the format and the splits.
+        What was published; its facts name the format, the splits and what a look at the rows found.
 
     Raises:
         UserError: If there is no data file, one is empty, or the formats are mixed.
     """
     workspace = open_workspace(workspace_root)
-    source = open_source("dataset", uri, WANTED)
-    _check_names(uri, source.paths())
-    return fetch(workspace, "dataset", workspace.dataset, source, WANTED, _facts)
+    patterns = WANTED.changed(allow_patterns, ignore_patterns)
+    source = open_source("dataset", uri, patterns, s3=s3, config=config)
+    wanted = Wanted(
+        kind="dataset",
+        source=source,
+        chosen={"patterns": [patterns.allow, patterns.ignore], "config": config},
+        accept=lambda names: _check_names(uri, names),
+        check=lambda directory: _facts(directory, source),
+    )
+    manifest = fetch(workspace, wanted, workspace.dataset, reuse)
+    prune(workspace, manifest, keep)
+    return manifest
 
 
-def _check_names(uri: str, paths: list[str]) -> None:
+def _check_names(uri: str, paths: Iterable[str]) -> None:
     endings = {Path(path).suffix for path in paths}
     if not endings <= FORMATS.keys():
         raise refuse(
@@ -43,11 +75,34 @@ def _check_names(uri: str, paths: list[str]) -> None:
         )
 
 
-def _facts(directory: Path) -> Mapping[str, object]:
+def _facts(directory: Path, source: Source) -> Mapping[str, object]:
     empty = [path.name for path in directory.rglob("*") if path.is_file() and path.stat().st_size == 0]
     if empty:
         raise refuse(
             "dataset", f"empty files: {', '.join(sorted(empty)[:5])}", "files with rows", "Remove or fill them."
         )
-    files = find_data_files(directory)
-    return {"format": files.format, "splits": {split: len(paths) for split, paths in files.splits.items()}}
+    declared = source.splits() if isinstance(source, HubSource) else {}
+    files = find_data_files(directory, declared)
+    look = look_at(files)
+    report = dataset_report(
+        dataset=source.uri,
+        facts=[("Address", source.uri), ("Revision", source.revision()), ("Format", files.format)],
+        rows=look.rows,
+        is_complete=look.is_complete,
+        lengths=look.lengths,
+        empty=look.empty,
+        duplicates=look.duplicates,
+        samples=look.samples,
+        problem=look.problem,
+    )
+    (directory / FETCH_REPORT_NAME).write_text(report)
+    return {
+        "format": files.format,
+        "splits": {split: len(paths) for split, paths in files.splits.items()},
+        **({SPLIT_FILES: declared} if declared else {}),
+        "columns": ", ".join(look.empty),
+        "rows": sum(look.rows.values()),
+        "all_rows": look.is_complete,
+        "duplicates": look.duplicates,
+        "rows_with_empty_values": look.with_empty,
+    }

@@ -1,39 +1,84 @@
 """Fetches a model and checks that it can be loaded without running anything from outside."""
 
 import json
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kfp_finetune.errors import Problem, UserError
-from kfp_finetune.fetch import fetch
+from kfp_finetune.fetch import Wanted, fetch
+from kfp_finetune.pruning import prune
+from kfp_finetune.reports.model import model_report
+from kfp_finetune.sources.cards import CARD_BYTES, card_metadata, stated_text
 from kfp_finetune.sources.patterns import Patterns
-from kfp_finetune.sources.source import open_source
-from kfp_finetune.workspace import INDEX_NAME, Manifest, open_workspace
+from kfp_finetune.sources.s3 import S3Options
+from kfp_finetune.sources.source import Source, open_source
+from kfp_finetune.workspace import FETCH_REPORT_NAME, INDEX_NAME, Manifest, open_workspace
 
-WANTED = Patterns(allow=("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"), ignore=("*/*",))
-"""No pickles, and nothing from subfolders, where repositories keep other formats of the same weights."""
+WANTED = Patterns(
+    allow=("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*"),
+    ignore=("*/*", "consolidated*.safetensors"),
+)
+"""No pickles, nothing from subfolders, where repositories keep other formats of the same weights, nor the second copy
+of them that some keep beside the first."""
 
 TOKENIZER_NAMES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
+WEIGHTS = (".safetensors", ".bin")
+"""Endings of files of weights; .bin are there only if a user named them."""
 
-def initialize_model(uri: str, workspace_root: str) -> Manifest:
+SHAPE: tuple[str, ...] = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "intermediate_size",
+)
+SHAPE += ("vocab_size", "max_position_embeddings", "tie_word_embeddings")
+
+
+def initialize_model(
+    uri: str,
+    workspace_root: str,
+    *,
+    allow_patterns: Sequence[str] = (),
+    ignore_patterns: Sequence[str] = (),
+    reuse: bool = True,
+    keep: int = 0,
+    s3: S3Options | None = None,
+) -> Manifest:
     """Puts a model's configuration, weights and tokenizer on the volume.
 
     Args:
-        uri: A directory with config.json, safetensors weights and a tokenizer.
+        uri: A directory, hf://ORGANISATION/NAME or s3://BUCKET/PREFIX; see `open_source`.
         workspace_root: Absolute path of the mounted volume.
+        allow_patterns: Files to take instead of those of `WANTED`.
+        ignore_patterns: Files to leave out instead of those of `WANTED`.
+        reuse: Whether to take what is on the volume already.
+        keep: How many revisions of this source to keep on the volume; 0 for all.
+        s3: How S3 is reached.
 
     Returns:
-        What was published; its facts hold the architecture, the dtypes and the number of parameters.
+        What was published; its facts hold the architecture, the dtypes, the number of parameters and the licence.
 
     Raises:
         UserError: If one of the three is missing, damaged or incomplete.
     """
     workspace = open_workspace(workspace_root)
-    source = open_source("model", uri, WANTED)
-    _check_names(uri, source.paths())
-    return fetch(workspace, "model", workspace.model, source, WANTED, _facts)
+    patterns = WANTED.changed(allow_patterns, ignore_patterns)
+    source = open_source("model", uri, patterns, s3=s3)
+    wanted = Wanted(
+        kind="model",
+        source=source,
+        chosen={"patterns": [patterns.allow, patterns.ignore]},
+        accept=lambda names: _check_names(uri, list(names)),
+        check=lambda directory: _facts(directory, source),
+    )
+    manifest = fetch(workspace, wanted, workspace.model, reuse)
+    prune(workspace, manifest, keep)
+    return manifest
 
 
 def _check_names(uri: str, names: Sequence[str]) -> None:
@@ -47,12 +92,12 @@ def _check_names(uri: str, names: Sequence[str]) -> None:
                 "Give the model's folder.",
             )
         )
-    if not any(name.endswith(".safetensors") for name in names):
+    if not any(name.endswith(WEIGHTS) for name in names):
         problems.append(
             Problem(
                 "model",
                 f"{uri} without weights",
-                "*.safetensors (pickled .bin and .pt files are never loaded)",
+                "*.safetensors (pickled .bin and .pt files are not taken unless allow_patterns names them)",
                 "Save the model with transformers' save_pretrained, which writes safetensors.",
             )
         )
@@ -69,13 +114,42 @@ def _check_names(uri: str, names: Sequence[str]) -> None:
         raise UserError(problems)
 
 
-def _facts(directory: Path) -> Mapping[str, Any]:
+def _facts(directory: Path, source: Source) -> Mapping[str, Any]:
     problems: list[Problem] = []
     config = _read_config(directory, problems)
-    dtypes, parameters = _read_weights(directory, problems)
+    dtypes = _read_weights(directory, problems)
     if problems:
         raise UserError(problems)
-    return {"model_type": config.get("model_type", "unknown"), "dtypes": sorted(dtypes), "parameters": parameters}
+    facts = {
+        "model_type": config.get("model_type", "unknown"),
+        "architecture": ", ".join(map(str, config.get("architectures") or [])),
+        "license": _license(directory),
+        "dtypes": sorted(dtypes),
+        "parameters": sum(dtypes.values()),
+    }
+    named = [("Family", facts["model_type"]), ("Architecture", facts["architecture"] or "not stated")]
+    report = model_report(
+        model=source.uri,
+        facts=[*named, ("Licence", facts["license"] or "not stated"), ("Revision", source.revision())],
+        parameters=facts["parameters"],
+        dtypes=dtypes,
+        files=list(source.files().items()),
+        config=[(name, str(config[name])) for name in SHAPE if name in config],
+    )
+    (directory / FETCH_REPORT_NAME).write_text(report)
+    return facts
+
+
+def _license(directory: Path) -> str:
+    """What the head of README.md states, or nothing; the file goes, since it would be taken for the trained model's."""
+    readme = directory / "README.md"
+    text = ""
+    if readme.exists():
+        with readme.open("rb") as file:
+            text = file.read(CARD_BYTES).decode(errors="replace")
+    readme.unlink(missing_ok=True)
+    stated = card_metadata(text)
+    return stated_text(stated, "license_name") or stated_text(stated, "license")
 
 
 def _read_config(directory: Path, problems: list[Problem]) -> dict[str, Any]:
@@ -92,27 +166,23 @@ def _read_config(directory: Path, problems: list[Problem]) -> dict[str, Any]:
     return config
 
 
-def _read_weights(directory: Path, problems: list[Problem]) -> tuple[set[str], int]:
+def _read_weights(directory: Path, problems: list[Problem]) -> Counter[str]:
+    """The number of parameters of each dtype, from the heads of the files."""
     from safetensors import SafetensorError, safe_open
 
-    dtypes: set[str] = set()
-    parameters = 0
+    dtypes: Counter[str] = Counter()
     for path in sorted(directory.glob("*.safetensors")):
         try:
             with safe_open(path, framework="numpy") as weights:
                 for name in weights.keys():  # noqa: SIM118  it is no mapping
                     tensor = weights.get_slice(name)
-                    dtypes.add(tensor.get_dtype())
-                    size = 1
-                    for length in tensor.get_shape():
-                        size *= length
-                    parameters += size
+                    dtypes[tensor.get_dtype()] += math.prod(tensor.get_shape())
         except (SafetensorError, OSError) as error:
             problems.append(
                 Problem("model", f"{path.name}, which is damaged: {error}", "whole files", "Fetch the file again.")
             )
     problems.extend(_missing_shards(directory))
-    return dtypes, parameters
+    return dtypes
 
 
 def _missing_shards(directory: Path) -> list[Problem]:

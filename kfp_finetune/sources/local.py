@@ -4,14 +4,14 @@ import glob
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from kfp_finetune.errors import UserError, refuse
+from kfp_finetune.errors import Problem, UserError, refuse
 from kfp_finetune.sources.patterns import Patterns
-from kfp_finetune.workspace import MANIFEST_NAME, FileEntry, sha256_of
+from kfp_finetune.workspace import MANIFEST_NAME, FileEntry, SourceChanged, describe_files, sha256_of
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,19 @@ class LocalSource:
         """
         return self._revision
 
-    def holds(self, files: Sequence[FileEntry]) -> bool:
-        """Whether fetched files are, byte for byte, those of the revision."""
-        return _digest((file.path, file.sha256) for file in files) == self._revision
+    @property
+    def origin(self) -> str:
+        """Empty: the revision is made from the contents, and equal contents elsewhere are the same."""
+        return ""
 
-    def paths(self) -> list[str]:
-        """The wanted files' names, sorted.
+    def files(self) -> Mapping[str, int]:
+        """The wanted files' names and sizes; see `kfp_finetune.sources.source.Source`."""
+        try:
+            return {name: file.stat().st_size for name, file in self._files.items()}
+        except OSError as error:
+            raise self._unreadable(error) from error
 
-        Raises:
-            UserError: If there is none.
-        """
-        return list(self._files)
-
-    def fetch(self, target: Path, on_bytes: Callable[[int, int], None]) -> None:
+    def fetch(self, target: Path, on_bytes: Callable[[int, int], None]) -> tuple[FileEntry, ...]:
         """Copies every wanted file; see `kfp_finetune.sources.source.Source`."""
         total = sum(file.stat().st_size for file in self._files.values())
         done = 0
@@ -63,6 +63,19 @@ class LocalSource:
             shutil.copyfile(file, destination)
             done += destination.stat().st_size
             on_bytes(done, total)
+        files = tuple(file for file in describe_files(target) if file.path in self._files)
+        if _digest((file.path, file.sha256) for file in files) != self._revision:
+            raise SourceChanged(
+                [
+                    Problem(
+                        self.what,
+                        f"{self.uri}, whose files changed while they were fetched",
+                        "files that stay as they are",
+                        "Run again once nothing writes there.",
+                    )
+                ]
+            )
+        return files
 
     @cached_property
     def _revision(self) -> str:

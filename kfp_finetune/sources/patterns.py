@@ -1,7 +1,11 @@
 """Which files of a source are wanted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+"""Endings of files that run code when they are loaded."""
 
 
 @dataclass(frozen=True)
@@ -9,7 +13,7 @@ class Patterns:
     """Shell patterns over file names relative to the source; a file is wanted if it is allowed and not ignored.
 
     Args:
-        allow: A file must match one of these.
+        allow: A file must match one of these; a pickle, one that ends like it: *.bin, and not *.
         ignore: A file must match none of these.
     """
 
@@ -18,6 +22,23 @@ class Patterns:
 
     def wants(self, path: str) -> bool:
         """Whether a file of this name, relative to the source, is to be fetched."""
-        return any(fnmatchcase(path, pattern) for pattern in self.allow) and not any(
-            fnmatchcase(path, pattern) for pattern in self.ignore
-        )
+        pickle = next((ending for ending in PICKLES if path.lower().endswith(ending)), "")
+        return any(
+            fnmatchcase(path, pattern) and pattern.lower().endswith(pickle) for pattern in self.allow
+        ) and not any(fnmatchcase(path, pattern) for pattern in self.ignore)
+
+    def changed(self, allow: Sequence[str], ignore: Sequence[str]) -> "Patterns":
+        """These patterns, with what a user gave instead; empty leaves them as they are."""
+        return Patterns(tuple(allow) or self.allow, tuple(ignore) or self.ignore)
+
+
+def matches_glob(path: str, pattern: str) -> bool:
+    """Whether a name matches a pattern in which * stays within a folder, and ** stands for any number of folders."""
+    names = path.split("/")
+    reached = {0}
+    for component in pattern.split("/"):
+        if component == "**":
+            reached = set(range(min(reached), len(names) + 1)) if reached else set()
+        else:
+            reached = {at + 1 for at in reached if at < len(names) and fnmatchcase(names[at], component)}
+    return len(names) in reached

@@ -13,7 +13,7 @@ from kfp_finetune.artifacts import recall_manifest
 from kfp_finetune.components.initialize_dataset.component import initialize_dataset as component
 from kfp_finetune.components.initialize_dataset.dataset import initialize_dataset
 from kfp_finetune.errors import UserError
-from kfp_finetune.workspace import describe_files, read_manifest
+from kfp_finetune.workspace import FETCH_REPORT_NAME, Manifest, describe_files, read_manifest
 
 ENDINGS = ["jsonl", "json", "csv", "parquet", "arrow", "txt", "xml"]
 ROWS = '{"input": "a", "output": "b"}\n' * 3
@@ -27,6 +27,11 @@ def write(root: Path, *names: str, content: str = ROWS) -> Path:
     return root
 
 
+def names(manifest: Manifest) -> list[str]:
+    """Of the files that came from the source."""
+    return [file.path for file in manifest.files if file.path != FETCH_REPORT_NAME]
+
+
 def published(workspace: Path) -> list[str]:
     """Everything below datasets/ but lock files."""
     return sorted(path.name for path in (workspace / "datasets").glob("*") if path.suffix != ".lock")
@@ -38,9 +43,17 @@ def test_a_folder_is_published_whole_with_its_facts(tmp_path: Path) -> None:
     directory = tmp_path / "workspace" / manifest.path
     assert manifest.kind == "dataset" and manifest.source == str(source)
     assert manifest.path == f"datasets/{manifest.key}"
-    assert manifest.facts == {"format": "json", "splits": {"test": 1, "train": 2}}
-    assert [file.path for file in manifest.files] == ["test/x.json", "train-0.jsonl", "train-1.jsonl"]
-    assert manifest.size == 3 * len(ROWS)
+    assert manifest.facts == {
+        "format": "json",
+        "splits": {"test": 1, "train": 2},
+        "columns": "input, output",
+        "rows": 9,
+        "all_rows": True,
+        "duplicates": 8,
+        "rows_with_empty_values": 0,
+    }
+    assert names(manifest) == ["test/x.json", "train-0.jsonl", "train-1.jsonl"]
+    assert sum(file.size for file in manifest.files if file.path in names(manifest)) == 3 * len(ROWS)
     assert manifest.files == describe_files(directory)
     assert (directory / "test/x.json").read_text() == ROWS
     assert read_manifest(directory) == manifest
@@ -51,7 +64,7 @@ def test_a_folder_is_published_whole_with_its_facts(tmp_path: Path) -> None:
 def test_a_single_file_is_published_under_its_name(tmp_path: Path, name: str) -> None:
     source = write(tmp_path / "from", name) / name
     manifest = initialize_dataset(f"file://{source}", str(tmp_path / "workspace"))
-    assert [file.path for file in manifest.files] == [name]
+    assert names(manifest) == [name]
     assert manifest.facts["splits"] == {"train": 1}
 
 
@@ -59,7 +72,7 @@ def test_a_pattern_takes_the_files_it_matches(tmp_path: Path) -> None:
     source = write(tmp_path / "from", "part-0.jsonl", "test/part-1.jsonl", "other.jsonl", "part-2.md")
     (source / "part-3.jsonl").mkdir()
     found = {
-        pattern: [file.path for file in initialize_dataset(str(source / pattern), str(tmp_path / "workspace")).files]
+        pattern: names(initialize_dataset(str(source / pattern), str(tmp_path / "workspace")))
         for pattern in ("part-*.jsonl", "part-*", "**/part-[01].jsonl", "*/*.jsonl")
     }
     assert found == {
@@ -72,7 +85,7 @@ def test_a_pattern_takes_the_files_it_matches(tmp_path: Path) -> None:
 
 def test_a_name_that_exists_is_no_pattern(tmp_path: Path) -> None:
     source = write(tmp_path / "from", "rows[1].jsonl", "rows1.jsonl") / "rows[1].jsonl"
-    assert [file.path for file in initialize_dataset(str(source), str(tmp_path / "workspace")).files] == [source.name]
+    assert names(initialize_dataset(str(source), str(tmp_path / "workspace"))) == [source.name]
 
 
 def test_a_second_call_reuses_what_is_there_and_a_changed_source_does_not(tmp_path: Path) -> None:
@@ -120,18 +133,21 @@ def test_a_bad_source_is_one_problem_and_nothing_is_published(
 def test_the_component_leaves_the_manifest_and_its_metadata(tmp_path: Path) -> None:
     source = write(tmp_path / "from", "rows.jsonl")
     artifact = dsl.Dataset(name="dataset", uri=str(tmp_path / "artifact"))
-    component.python_func(str(source), artifact, str(tmp_path / "workspace"))
+    report = dsl.HTML(name="report", uri=str(tmp_path / "report"))
+    metrics = dsl.Metrics(name="metrics", uri=str(tmp_path / "metrics"))
+    component.python_func(str(source), artifact, report, metrics, workspace=str(tmp_path / "workspace"))
     manifest = recall_manifest(artifact)
     assert manifest == read_manifest(tmp_path / "workspace" / manifest.path)
     assert artifact.metadata == {
         "source": str(source),
         "revision": manifest.revision,
         "path": manifest.path,
-        "bytes": len(ROWS),
-        "files": 1,
-        "format": "json",
-        "splits": "{'train': 1}",
+        "bytes": manifest.size,
+        "files": 2,
+        **{name: str(value) for name, value in manifest.facts.items()},
     }
+    assert metrics.metadata == {"rows": 3, "duplicates": 2, "rows_with_empty_values": 0, "bytes": manifest.size}
+    assert "Equal to an earlier row" in Path(report.path).read_text()
     json.dumps(artifact.metadata)
 
 
@@ -140,7 +156,8 @@ import sys
 from kfp import dsl
 from kfp_finetune.components.initialize_dataset.component import initialize_dataset
 uri, artifact, workspace = sys.argv[1:]
-initialize_dataset.python_func(uri=uri, dataset=dsl.Dataset(uri=artifact), workspace=workspace)
+outputs = {"dataset": dsl.Dataset(uri=artifact), "report": dsl.HTML(), "metrics": dsl.Metrics()}
+initialize_dataset.python_func(uri=uri, workspace=workspace, **outputs)
 """
 
 

@@ -17,7 +17,7 @@ from kfp_finetune.artifacts import recall_manifest
 from kfp_finetune.components.initialize_model.component import initialize_model as component
 from kfp_finetune.components.initialize_model.model import initialize_model
 from kfp_finetune.errors import UserError
-from kfp_finetune.workspace import describe_files, read_manifest
+from kfp_finetune.workspace import FETCH_REPORT_NAME, describe_files, read_manifest
 
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 INDEX = "model.safetensors.index.json"
@@ -43,17 +43,24 @@ def published(workspace: Path) -> list[str]:
 
 def test_a_model_is_published_whole_with_its_facts(tmp_path: Path) -> None:
     source = write_model(tmp_path / "from")
-    for name in ("pytorch_model.bin", "onnx/model.safetensors", "README.md", ".gitattributes", "modeling_own.py"):
+    unwanted = ["pytorch_model.bin", "onnx/model.safetensors", ".gitattributes", "modeling_own.py", "image.png"]
+    for name in [*unwanted, "consolidated.safetensors"]:
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_text("x")
     manifest = initialize_model(str(source), str(tmp_path / "workspace"))
     directory = tmp_path / "workspace" / manifest.path
     assert manifest.kind == "model" and manifest.path == f"models/{manifest.key}"
-    assert manifest.facts == {"model_type": "qwen2", "dtypes": ["F16", "F32"], "parameters": 40 + 1 + 12}
-    names = ["config.json", "generation_config.json", *SHARDS, INDEX, "tokenizer.json"]
+    assert manifest.facts == {
+        "model_type": "qwen2",
+        "architecture": "",
+        "license": "",
+        "dtypes": ["F16", "F32"],
+        "parameters": 40 + 1 + 12,
+    }
+    names = [FETCH_REPORT_NAME, "config.json", "generation_config.json", *SHARDS, INDEX, "tokenizer.json"]
     assert [file.path for file in manifest.files] == names
     assert manifest.files == describe_files(directory)
-    for name in names:
+    for name in names[1:]:
         assert (directory / name).read_bytes() == (source / name).read_bytes()
     assert read_manifest(directory) == manifest
 
@@ -165,11 +172,15 @@ def test_a_folder_with_nothing_wanted_but_text_is_told_all_three(tmp_path: Path)
 def test_the_component_leaves_the_manifest_and_its_metadata(tmp_path: Path) -> None:
     source = write_model(tmp_path / "from")
     artifact = dsl.Model(name="model", uri=str(tmp_path / "artifact"))
-    component.python_func(str(source), artifact, str(tmp_path / "workspace"))
+    report = dsl.HTML(name="report", uri=str(tmp_path / "report"))
+    metrics = dsl.Metrics(name="metrics", uri=str(tmp_path / "metrics"))
+    component.python_func(str(source), artifact, report, metrics, workspace=str(tmp_path / "workspace"))
     manifest = recall_manifest(artifact)
     assert manifest == read_manifest(tmp_path / "workspace" / manifest.path)
     assert artifact.metadata["model_type"] == "qwen2" and artifact.metadata["parameters"] == "53"
-    assert artifact.metadata["bytes"] == manifest.size and artifact.metadata["files"] == 6
+    assert artifact.metadata["bytes"] == manifest.size and artifact.metadata["files"] == 7
+    assert metrics.metadata == {"parameters": 53, "bytes": manifest.size}
+    assert "qwen2" in Path(report.path).read_text()
 
 
 RUN = """
@@ -177,7 +188,8 @@ import sys
 from kfp import dsl
 from kfp_finetune.components.initialize_model.component import initialize_model
 uri, artifact, workspace = sys.argv[1:]
-initialize_model.python_func(uri=uri, model=dsl.Model(uri=artifact), workspace=workspace)
+outputs = {"model": dsl.Model(uri=artifact), "report": dsl.HTML(), "metrics": dsl.Metrics()}
+initialize_model.python_func(uri=uri, workspace=workspace, **outputs)
 """
 
 

@@ -8,7 +8,7 @@ import pytest
 from children import public_directory, run_unprivileged
 
 from kfp_finetune.errors import UserError
-from kfp_finetune.fetch import fetch
+from kfp_finetune.fetch import Wanted, fetch
 from kfp_finetune.sources.local import LocalSource
 from kfp_finetune.sources.patterns import Patterns
 from kfp_finetune.sources.source import open_source
@@ -32,13 +32,13 @@ def write(root: Path, *names: str) -> Path:
 def test_every_file_but_the_hidden_is_taken_whole(tmp_path: Path) -> None:
     names = ["b", "a-b", "a/z.json", "a/b/c.txt", "ä [1] *.json", "a.d/.hidden", ".hidden", ".git/config", ".cache/a/b"]
     source = local(write(tmp_path / "from", *names))
-    assert source.paths() == ["a-b", "a/b/c.txt", "a/z.json", "b", "ä [1] *.json"]
+    assert list(source.files()) == ["a-b", "a/b/c.txt", "a/z.json", "b", "ä [1] *.json"]
     (tmp_path / "to").mkdir()
     seen: list[tuple[int, int]] = []
-    source.fetch(tmp_path / "to", lambda done, total: seen.append((done, total)))
-    for name in source.paths():
+    fetched = source.fetch(tmp_path / "to", lambda done, total: seen.append((done, total)))
+    for name in source.files():
         assert (tmp_path / "to" / name).read_text() == f"content of {name}"
-    assert source.holds(describe_files(tmp_path / "to"))
+    assert fetched == describe_files(tmp_path / "to")
     total = sum(file.size for file in describe_files(tmp_path / "to"))
     assert [row[1] for row in seen] == [total] * 5 and seen[-1][0] == total
     assert [row[0] for row in seen] == sorted(row[0] for row in seen)
@@ -50,7 +50,7 @@ def test_links_to_files_are_followed_and_links_to_directories_are_not(tmp_path: 
     (tmp_path / "from" / "link").symlink_to(tmp_path / "elsewhere" / "blob")
     (tmp_path / "from" / "folder").symlink_to(tmp_path / "elsewhere" / "folder")
     (tmp_path / "from" / "loop").symlink_to(tmp_path / "from")
-    assert source.paths() == ["link", "plain"]
+    assert list(source.files()) == ["link", "plain"]
     (tmp_path / "to").mkdir()
     source.fetch(tmp_path / "to", lambda done, total: None)
     assert not (tmp_path / "to" / "link").is_symlink()
@@ -60,14 +60,14 @@ def test_links_to_files_are_followed_and_links_to_directories_are_not(tmp_path: 
 def test_a_link_to_a_directory_as_root_is_followed(tmp_path: Path) -> None:
     write(tmp_path / "real", "a")
     (tmp_path / "latest").symlink_to("real")
-    assert local(tmp_path / "latest").paths() == ["a"]
+    assert list(local(tmp_path / "latest").files()) == ["a"]
     assert local(tmp_path / "latest").revision() == local(tmp_path / "real").revision()
 
 
 def test_what_is_no_file_is_left_out(tmp_path: Path) -> None:
     write(tmp_path, "a")
     os.mkfifo(tmp_path / "pipe")
-    assert local(tmp_path).paths() == ["a"]
+    assert list(local(tmp_path).files()) == ["a"]
 
 
 def test_a_link_to_nothing_is_refused_by_name_and_not_left_out(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_link_to_nothing_is_refused_by_name_and_not_left_out(tmp_path: Path) -
     (tmp_path / "shard.json").symlink_to("absent")
     with pytest.raises(UserError, match=r"shard\.json"):
         local(tmp_path).revision()
-    assert local(tmp_path, Patterns(ignore=("shard*",))).paths() == ["a.json"]
+    assert list(local(tmp_path, Patterns(ignore=("shard*",))).files()) == ["a.json"]
 
 
 @pytest.mark.parametrize(
@@ -90,12 +90,12 @@ def test_a_link_to_nothing_is_refused_by_name_and_not_left_out(tmp_path: Path) -
 )
 def test_patterns_choose_the_files_of_a_directory(tmp_path: Path, patterns: Patterns, wanted: list[str]) -> None:
     write(tmp_path, "a.json", "sub/b.json", "c.txt", "d.JSON")
-    assert local(tmp_path, patterns).paths() == wanted
+    assert list(local(tmp_path, patterns).files()) == wanted
 
 
 def test_a_single_file_is_wanted_whatever_its_name(tmp_path: Path) -> None:
     write(tmp_path, ".odd")
-    assert local(tmp_path / ".odd", Patterns(allow=("*.json",))).paths() == [".odd"]
+    assert list(local(tmp_path / ".odd", Patterns(allow=("*.json",))).files()) == [".odd"]
 
 
 def test_the_same_bytes_elsewhere_are_the_same_revision(tmp_path: Path) -> None:
@@ -133,18 +133,18 @@ def test_a_name_that_is_no_utf8_is_a_name_like_any_other(tmp_path: Path) -> None
     source = local(root)
     assert source.revision() != local(write(tmp_path / "other", "cafe.json")).revision()
     (tmp_path / "to").mkdir()
-    source.fetch(tmp_path / "to", lambda done, total: None)
-    assert source.holds(describe_files(tmp_path / "to"))
+    assert source.fetch(tmp_path / "to", lambda done, total: None) == describe_files(tmp_path / "to")
 
 
 def publish(tmp_path: Path, source: LocalSource) -> Path:
     workspace = open_workspace(str(tmp_path / "workspace"))
-    return workspace.root / fetch(workspace, "dataset", workspace.dataset, source, EVERYTHING, lambda _: {}).path
+    wanted = Wanted("dataset", source, {}, lambda names: None, lambda _: {})
+    return workspace.root / fetch(workspace, wanted, workspace.dataset).path
 
 
 def test_what_was_published_can_be_a_source_again(tmp_path: Path) -> None:
     published = publish(tmp_path, local(write(tmp_path / "from", "a", "b/MANIFEST.json")))
-    assert local(published).paths() == ["a", "b/MANIFEST.json"]
+    assert list(local(published).files()) == ["a", "b/MANIFEST.json"]
     assert local(published).revision() == local(tmp_path / "from").revision()
     assert publish(tmp_path / "again", local(published)).name == published.name
 
@@ -162,7 +162,7 @@ def test_a_second_fetch_finds_the_first_by_its_bytes(tmp_path: Path, capfd: pyte
     ("change", "message"),
     [
         (lambda path: path.write_text("other"), "changed while they were fetched"),
-        (lambda path: path.unlink(), "No such file or directory while fetching"),
+        (lambda path: path.unlink(), "No such file or directory"),
     ],
     ids=["changed", "gone"],
 )
@@ -186,7 +186,7 @@ def test_a_file_or_folder_that_cannot_be_read_is_refused_by_name(closed: str) ->
             "from pathlib import Path\nfrom kfp_finetune.errors import UserError\n"
             "from kfp_finetune.sources.source import open_source\nfrom kfp_finetune.sources.patterns import Patterns",
             "source = open_source('dataset', sys.argv[1], Patterns())\n"
-            "try:\n    print(source.paths(), source.revision())\nexcept UserError as error:\n    print(error)",
+            "try:\n    print(list(source.files()), source.revision())\nexcept UserError as error:\n    print(error)",
             root,
         )
     assert done.stderr == ""
@@ -198,7 +198,7 @@ def test_a_file_or_folder_that_cannot_be_read_is_refused_by_name(closed: str) ->
 def test_a_path_and_a_file_uri_name_the_same(tmp_path: Path, uri: str) -> None:
     write(tmp_path / "from", "a")
     source = open_source("dataset", uri.format(tmp_path), EVERYTHING)
-    assert source.paths() == ["a"] and source.uri == uri.format(tmp_path)
+    assert list(source.files()) == ["a"] and source.uri == uri.format(tmp_path)
 
 
 @pytest.mark.parametrize("uri", ["", " ", "file://", "ftp://host/x", "https://host/x"])
@@ -214,5 +214,5 @@ def test_an_empty_or_unknown_uri_is_refused(uri: str) -> None:
 def test_a_path_without_wanted_files_is_refused_with_the_uri(tmp_path: Path, uri: str, message: str) -> None:
     write(tmp_path, "a.txt")
     with pytest.raises(UserError, match=message) as caught:
-        open_source("model", str(tmp_path / uri), Patterns(allow=("*.json",))).paths()
+        open_source("model", str(tmp_path / uri), Patterns(allow=("*.json",))).files()
     assert str(tmp_path) in str(caught.value)

@@ -1,0 +1,218 @@
+"""Objects of S3 and of what speaks its protocol."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kfp_finetune.errors import refuse
+from kfp_finetune.sources import retries
+from kfp_finetune.sources.arrival import RemoteFile
+from kfp_finetune.sources.checksums import Checksum
+from kfp_finetune.sources.download import WORKERS, Remote, download
+from kfp_finetune.sources.names import check_names, is_hidden
+from kfp_finetune.sources.patterns import Patterns
+from kfp_finetune.sources.redaction import redact
+from kfp_finetune.sources.s3_errors import explain
+from kfp_finetune.workspace import FileEntry
+
+CHUNK_BYTES = 2**20
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class S3Options:
+    """How S3 is reached. Credentials are boto3's: the environment, a role of the pod, a file of the user.
+
+    Args:
+        endpoint: URL of the server; empty for AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, or Amazon's.
+        region: Empty for AWS_REGION, AWS_DEFAULT_REGION, or the server's own.
+        addressing_style: "path", "virtual", or "auto": path with an endpoint, virtual with Amazon.
+    """
+
+    endpoint: str = ""
+    region: str = ""
+    addressing_style: str = "auto"
+
+
+@dataclass(frozen=True)
+class S3Address:
+    """An object or a prefix.
+
+    Args:
+        bucket: Name of the bucket.
+        key: An object's key or a prefix of keys; empty for the whole bucket.
+    """
+
+    bucket: str
+    key: str
+
+
+def parse_s3(what: str, uri: str, rest: str) -> S3Address:
+    """Reads BUCKET/KEY.
+
+    Raises:
+        UserError: If there is no bucket.
+    """
+    bucket, _, key = rest.partition("/")
+    if not bucket.strip() or "@" in bucket:
+        raise refuse(
+            what,
+            redact(repr(uri)),
+            "s3://BUCKET/PREFIX or s3://BUCKET/KEY, without credentials",
+            "Name the bucket; credentials come from the environment.",
+        )
+    return S3Address(bucket, key)
+
+
+@dataclass(frozen=True)
+class S3Source:
+    """One object, or those below a prefix, as they were listed.
+
+    HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE are honoured. Hidden objects and the empty ones that stand for folders are
+    left out. Without credentials, requests are not signed: public buckets can be read.
+
+    Args:
+        what: "dataset" or "model": the parameter that asks for it.
+        uri: As the user wrote it.
+        address: What it says.
+        patterns: Which objects below a prefix are wanted; a single object is always wanted.
+        options: How S3 is reached.
+    """
+
+    what: str
+    uri: str
+    address: S3Address
+    patterns: Patterns
+    options: S3Options
+
+    @property
+    def origin(self) -> str:
+        """The bucket and prefix, on the server that is asked."""
+        return f"{self._client.meta.endpoint_url}/{self.address.bucket}/{self.address.key}"
+
+    def revision(self) -> str:
+        """A SHA-256 over the listing: names, sizes and ETags. An object that is written anew changes it.
+
+        Raises:
+            UserError: If there is no such bucket or object, or it may not be read.
+        """
+        lines = "".join(f"{file.path}\0{file.size}\0{file.checksum.value}\n" for file in self._files)
+        return f"etags:{hashlib.sha256(lines.encode()).hexdigest()}"
+
+    def files(self) -> Mapping[str, int]:
+        """The wanted objects and their sizes; see `kfp_finetune.sources.source.Source`."""
+        return {file.path: file.size for file in self._files}
+
+    def fetch(self, target: Path, on_bytes: Callable[[int, int], None]) -> tuple[FileEntry, ...]:
+        """Downloads the wanted objects; see `kfp_finetune.sources.source.Source`."""
+        files = [replace(file, checksum=self._checksum(file)) for file in self._files]
+        remote = Remote(self.what, self.uri, self._read, lambda file: file.path not in self._opaque)
+        return download(remote, files, target, on_bytes)
+
+    @cached_property
+    def _client(self) -> Any:
+        import boto3
+        from botocore import UNSIGNED
+        from botocore.config import Config
+
+        session = boto3.session.Session()
+        authority = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
+        config = Config(
+            s3={"addressing_style": self.options.addressing_style},
+            retries={"mode": "standard", "total_max_attempts": 1},
+            connect_timeout=retries.STALL_SECONDS,
+            read_timeout=retries.STALL_SECONDS,
+            max_pool_connections=WORKERS,
+            response_checksum_validation="when_required",
+            signature_version=None if session.get_credentials() else UNSIGNED,
+        )
+        return session.client(
+            "s3",
+            endpoint_url=self.options.endpoint or None,
+            region_name=self.options.region or os.environ.get("AWS_REGION") or None,
+            verify=authority,
+            config=config,
+        )
+
+    @cached_property
+    def _files(self) -> tuple[RemoteFile, ...]:
+        key = self.address.key
+        files = self._single() if key and not key.endswith("/") else []
+        if not files:
+            prefix = key if not key or key.endswith("/") else f"{key}/"
+            listed = [
+                _remote(entry, entry["Key"][len(prefix) :]) for entry in self._list(prefix) if entry["Key"] != prefix
+            ]
+            kept = [file for file in listed if not (file.path.endswith("/") and not file.size)]
+            files = [file for file in kept if not is_hidden(file.path) and self.patterns.wants(file.path)]
+        if not files:
+            raise refuse(
+                self.what,
+                f"{redact(self.uri)}, where there is no object of the wanted kinds",
+                f"an object, or a prefix with objects like {', '.join(self.patterns.allow)}",
+                "Check the key for a typo, or name other objects with allow_patterns.",
+            )
+        check_names(self.what, self.uri, [file.path for file in files])
+        return tuple(sorted(files, key=lambda file: file.path))
+
+    def _single(self) -> list[RemoteFile]:
+        """The object of that very key, which a listing would give first."""
+        address = {"Bucket": self.address.bucket, "Prefix": self.address.key, "MaxKeys": 1}
+        found = self._ask(lambda: self._client.list_objects_v2(**address)).get("Contents", [])
+        return [_remote(entry, entry["Key"].rpartition("/")[2]) for entry in found if entry["Key"] == self.address.key]
+
+    def _list(self, prefix: str) -> list[dict[str, Any]]:
+        pages = self._client.get_paginator("list_objects_v2")
+        listing = self._ask(lambda: list(pages.paginate(Bucket=self.address.bucket, Prefix=prefix)))
+        return [entry for page in listing for entry in page.get("Contents", [])]
+
+    def _checksum(self, file: RemoteFile) -> Checksum:
+        """What the ETag says of the content: its MD5, the MD5 of its parts' MD5s, or nothing that is known."""
+        value, _, parts = file.checksum.value.partition("-")
+        if len(value) != 32:
+            return Checksum()
+        if not parts:
+            return Checksum("md5", value)
+        address = {"Bucket": self.address.bucket, "Key": file.address}
+        size = self._ask(lambda: self._client.head_object(**address, PartNumber=1))["ContentLength"]
+        is_part = parts.isdecimal() and size and -(-file.size // size) == int(parts)
+        return Checksum("multipart", value, size) if is_part else Checksum()
+
+    def _read(self, file: RemoteFile, start: int, stop: int) -> Iterator[bytes]:
+        span = {"Range": f"bytes={start}-{stop - 1}", "IfMatch": self._etags[file.address]}
+        try:
+            answer = self._client.get_object(Bucket=self.address.bucket, Key=file.address, **span)
+            if answer.get("SSECustomerAlgorithm") or answer.get("ServerSideEncryption", "AES256") != "AES256":
+                self._opaque.add(file.path)
+            with closing(answer["Body"]) as body:
+                yield from body.iter_chunks(CHUNK_BYTES)
+        except Exception as error:
+            raise explain(self.what, self.uri, error) from error
+
+    @cached_property
+    def _opaque(self) -> set[str]:
+        """Objects whose ETag says nothing about the content, since a key of the user's encrypts them."""
+        return set()
+
+    @cached_property
+    def _etags(self) -> dict[str, str]:
+        return {file.address: file.checksum.value for file in self._files}
+
+    def _ask(self, call: Callable[[], Result]) -> Result:
+        def ask() -> Result:
+            try:
+                return call()
+            except Exception as error:
+                raise explain(self.what, self.uri, error) from error
+
+        return retries.patiently(self.what, self.uri, ask)
+
+
+def _remote(entry: Mapping[str, Any], path: str) -> RemoteFile:
+    return RemoteFile(path, entry["Size"], entry["Key"], Checksum("etag", entry["ETag"].strip('"')))
