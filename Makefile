@@ -3,10 +3,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo test lint compile bench clean
+.PHONY: help install demo test fuzz test-images lint compile images push bench clean
 
 help:
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
 
 install: .venv/installed
 
@@ -23,7 +23,14 @@ demo: install ## fine-tune a small model here; MODEL=, DATASET= and SET="epochs=
 
 test: install ## every test that needs no cluster
 	@tests/browser.sh
-	$(BIN)/pytest tests --ignore tests/cluster --numprocesses 2 --dist loadfile
+	$(BIN)/pytest tests --ignore tests/cluster --ignore tests/images --numprocesses 2 --dist loadfile
+
+fuzz: install ## 10,000 requests drawn from the whole parameter set
+	FUZZ_EXAMPLES=10000 $(BIN)/pytest tests/components/torchtune_train/test_fuzz.py -k any_request
+
+test-images: install ## builds both images, runs the pipeline in them; BASE=python:3.11-slim if a registry is at hand
+	$(BIN)/pip install -qq docker==7.2.0
+	tests/images/engine.sh $(BIN)/pytest tests/images
 
 lint: install ## style, types, which package may import which, and whether the compiled pipelines are up to date
 	$(BIN)/ruff check .
@@ -36,6 +43,13 @@ lint: install ## style, types, which package may import which, and whether the c
 
 compile: install ## compile every pipeline
 	./compile.sh
+
+images: ## builds both images with Docker or Podman; REGISTRY= and TAG= name them, BASE= is the Python image below
+	containers/build.sh steps $(if $(BASE),--build-arg BASE=$(BASE)) $(BUILD_FLAGS)
+	containers/build.sh train $(if $(BASE),--build-arg BASE=$(BASE)) $(BUILD_FLAGS)
+
+push: ## pushes both images; REGISTRY= and TAG= as above
+	containers/push.sh
 
 bench: install ## the figures of the README
 	$(BIN)/python -m benchmarks

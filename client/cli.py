@@ -25,8 +25,10 @@ def main() -> None:
 
 @app.command("compile")
 def compile_command(
-    registry: Annotated[str | None, typer.Option(help="Registry and path of the images.")] = None,
-    tag: Annotated[str | None, typer.Option(help="Tag of the images.")] = None,
+    registry: Annotated[str | None, typer.Option(envvar="REGISTRY", help="Registry and path of the images.")] = None,
+    tag: Annotated[str | None, typer.Option(envvar="TAG", help="Tag of the images.")] = None,
+    steps_image: Annotated[str | None, typer.Option(help="Another image for the steps that need no torch.")] = None,
+    train_image: Annotated[str | None, typer.Option(help="Another image for the steps that load a model.")] = None,
     check: Annotated[bool, typer.Option(help="Only compare with what is there; status 1 if it differs.")] = False,
     directory: Annotated[Path, typer.Option(help="Where NAME/pipeline.yaml is written.")] = Path("pipelines"),
 ) -> None:
@@ -38,7 +40,7 @@ def compile_command(
         for path in stale:
             console.print(f"[red]{path} is not what its source compiles to; run ./compile.sh[/red]")
         raise typer.Exit(1 if stale else 0)
-    for path in compile_pipelines(directory, registry, tag):
+    for path in compile_pipelines(directory, registry, tag, steps_image, train_image):
         console.print(str(path))
 
 

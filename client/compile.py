@@ -7,28 +7,41 @@ import sys
 import tempfile
 from pathlib import Path
 
-from kfp_finetune.images import REGISTRY_VARIABLE, TAG_VARIABLE
+from kfp_finetune.images import REGISTRY_VARIABLE, STEPS_IMAGE_VARIABLE, TAG_VARIABLE, TRAIN_IMAGE_VARIABLE
 
 PIPELINES = ("torchtune_finetune",)
 """Folders below pipelines/; each has a function of its own name in pipeline.py."""
 
 
-def compile_pipelines(root: Path, registry: str | None = None, tag: str | None = None) -> list[Path]:
+def compile_pipelines(
+    root: Path,
+    registry: str | None = None,
+    tag: str | None = None,
+    steps_image: str | None = None,
+    train_image: str | None = None,
+) -> list[Path]:
     """Compiles every pipeline to ROOT/NAME/pipeline.yaml.
 
     Args:
         root: Directory to write to, usually the repository's pipelines/.
         registry: Registry and path of the images; None for the default.
         tag: Tag of the images; None for this version.
+        steps_image: Whole name of the image of the steps that need no torch, instead of registry and tag.
+        train_image: Whole name of the image of the steps that load a model, instead of registry and tag.
 
     Returns:
         The files.
     """
-    images = {REGISTRY_VARIABLE: registry, TAG_VARIABLE: tag}
+    images = {
+        REGISTRY_VARIABLE: registry,
+        TAG_VARIABLE: tag,
+        STEPS_IMAGE_VARIABLE: steps_image,
+        TRAIN_IMAGE_VARIABLE: train_image,
+    }
     # In a process of its own: the components read the images' names once, when they are imported.
     subprocess.run(
         [sys.executable, "-m", __name__, str(root)],
-        env=os.environ | {variable: value for variable, value in images.items() if value},
+        env=os.environ | {variable: value or "" for variable, value in images.items()},
         check=True,
     )
     return [root / name / "pipeline.yaml" for name in PIPELINES]

@@ -1,10 +1,13 @@
 """A user's mistake is one clear message and an exit status of its own; everything else keeps its traceback."""
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+from kfp_finetune._version import VERSION, VERSION_VARIABLE
 
 USER_ERROR_STATUS = 2
 """Exit status of a step that ended because of what it was given (a crash ends with 1)."""
@@ -61,14 +64,33 @@ def refuse(what: str, given: object, allowed: str, mend: str) -> UserError:
     return UserError([Problem(what, str(given), allowed, mend)])
 
 
+def refuse_other_version() -> None:
+    """Compares the version of this package, and so of the image, with that of the compiled pipeline.
+
+    Raises:
+        UserError: If they differ; nothing is compared outside a pipeline.
+    """
+    compiled = os.environ.get(VERSION_VARIABLE, VERSION)
+    if compiled != VERSION:
+        raise refuse(
+            "image",
+            f"one that holds kfp-finetune {VERSION}, in a pipeline that was compiled from {compiled}",
+            f"an image of version {compiled}",
+            f"Give the run an image that was built from {compiled}, or upload the pipeline of version {VERSION}.",
+        )
+
+
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Turns a `UserError` into its message on stderr and exit status 2, without a traceback.
+    """The frame of every step: a `UserError` is its message on stderr and exit status 2, without a traceback.
+
+    The first such error is an image of another version than the pipeline's.
 
     Raises:
         SystemExit: With status `USER_ERROR_STATUS`, if the body raised `UserError`.
     """
     try:
+        refuse_other_version()
         yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from kfp_finetune._version import VERSION, VERSION_VARIABLE
 from kfp_finetune.errors import USER_ERROR_STATUS, Problem, UserError, clear_errors, refuse
 
 EPOCHS = Problem("epochs", "0", "a whole number from 1", "Give at least 1.")
@@ -65,3 +66,16 @@ def test_a_process_shows_a_traceback_only_for_a_crash(raised: str, status: int, 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == status
     assert ("Traceback" in done.stderr) == traceback
+
+
+def test_an_image_of_another_version_than_the_pipeline_s_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(VERSION_VARIABLE, VERSION)
+    with clear_errors():
+        pass
+    monkeypatch.setenv(VERSION_VARIABLE, "0.0.7")
+    with pytest.raises(SystemExit) as caught, clear_errors():
+        raise AssertionError("the step began")
+    assert caught.value.code == USER_ERROR_STATUS
+    assert f"kfp-finetune {VERSION}, in a pipeline that was compiled from 0.0.7" in capfd.readouterr().err
