@@ -4,14 +4,19 @@ Training so sees the very text that inference will. A token counts in the loss i
 message that counts; a row's first token never does, since nothing before predicts it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from kfp_finetune.errors import refuse
+from kfp_finetune.errors import UserError, refuse
+from kfp_finetune.turns import Marked, Outline, UnclearTurn, find_spans, outline, put_marks
 
 IGNORED = -100
 """Label of a token that the loss leaves out; torch's cross entropy ignores it by default."""
@@ -25,20 +30,51 @@ DEFAULT_CHAT_TEMPLATE = (
 )
 """Used, and saved with the export, for a model whose tokenizer has no chat template."""
 
+FIXED_DATE = (
+    "{% macro strftime_now(format) %}{{ format"
+    " | replace('%d', '26') | replace('%-d', '26') | replace('%m', '07') | replace('%b', 'Jul') | replace('%B', 'July')"
+    " | replace('%Y', '2024') | replace('%y', '24') | replace('%a', 'Fri') | replace('%A', 'Friday')"
+    " }}{% endmacro %}\n"
+)
+"""Put before a template that asks for today's date: it is always 26 July 2024, so that the tokens of a row do not
+depend on the day. Llama 3.1's and 3.3's templates write that date themselves."""
+
+TEMPLATE_ERRORS = (TemplateError, TypeError)
+"""What a template raises where it refuses a conversation, or adds text to what is no text."""
+
 
 @dataclass(frozen=True)
 class Message:
     """One turn of a conversation.
 
     Args:
-        role: "system", "user" or "assistant".
-        content: Its text.
-        counts: Whether its tokens count in the loss.
+        role: "system", "user", "assistant" or "tool".
+        content: Its text; may be empty where functions are called.
+        counts: Whether its tokens count in the loss; only a user's and an assistant's can.
+        tool_calls: The functions that an assistant calls, in OpenAI's form, with arguments as objects.
+        more: Other keys that the template is given: a tool's `tool_call_id` and `name`.
     """
 
     role: str
     content: str
     counts: bool = False
+    tool_calls: Sequence[Mapping[str, Any]] = ()
+    more: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns, and the functions that the assistant can call.
+
+    Args:
+        messages: In order, at least one.
+        tools: Schemas of the functions, in OpenAI's form.
+        place: Which row it is, for messages.
+    """
+
+    messages: Sequence[Message]
+    tools: Sequence[Mapping[str, Any]] = ()
+    place: str = "a conversation"
 
 
 @dataclass(frozen=True)
@@ -48,10 +84,12 @@ class Encoded:
     Args:
         tokens: Ids, of a conversation as `apply_chat_template` gives them.
         labels: The id of each token that counts in the loss, `IGNORED` for the others.
+        lacks_system: Whether the template leaves out the conversation's system message.
     """
 
     tokens: list[int]
     labels: list[int]
+    lacks_system: bool = False
 
 
 def load_tokenizer(model: Path) -> PreTrainedTokenizerBase:
@@ -80,29 +118,68 @@ def load_tokenizer(model: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Message]]) -> list[Encoded]:
+def encode(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]) -> list[Encoded]:
     """Tokens and labels of conversations, uncut.
+
+    Of a turn that counts, its text counts and what ends it, but not the header before.
 
     Args:
         tokenizer: From `load_tokenizer`.
         conversations: At least one message each.
 
     Raises:
-        UserError: If the template cannot write a conversation, or writes a turn anew when another follows.
+        UserError: If the template cannot write a conversation, leaves a part of it out, or writes a turn in a way that
+            does not say where it begins and ends.
     """
-    texts = [render(tokenizer, messages) for messages in conversations]
-    encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+    texts = [render(tokenizer, conversation) for conversation in conversations]
+    encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, return_offsets_mapping=True)
+    outlines: dict[str, Outline] = {}
     rows = []
-    for messages, text, ids, offsets in zip(
+    for conversation, text, ids, offsets in zip(
         conversations, texts, encoded["input_ids"], encoded["offset_mapping"], strict=True
     ):
-        spans = _spans(tokenizer, messages, text)
-        labels = [
-            token if any(begin <= first and last <= end for begin, end in spans) else IGNORED
-            for token, (first, last) in zip(ids, offsets, strict=True)
-        ]
-        rows.append(Encoded(ids, [IGNORED, *labels[1:]] if labels else []))
+        marked = put_marks(_turns(conversation), conversation.tools)
+        form = repr((marked.turns, marked.tools, [message.counts for message in conversation.messages]))
+        if form not in outlines:
+            outlines[form] = _outline(tokenizer, conversation, marked)
+        spans = find_spans(outlines[form], marked.texts, text)
+        if spans is None:
+            raise _refuse_template("that rewrites what the turns say", conversation)
+        rows.append(Encoded(ids, _labels(ids, offsets, spans), "system" in marked.lost(outlines[form].marks)))
     return rows
+
+
+def _labels(ids: list[int], offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[int]:
+    labels = [IGNORED] * len(ids)
+    for begin, end in spans:
+        first = bisect_left(offsets, begin, key=itemgetter(0))
+        behind = bisect_right(offsets, end, key=itemgetter(1))
+        labels[first:behind] = ids[first:behind]
+    labels[:1] = [IGNORED] * len(labels[:1])
+    return labels
+
+
+def _outline(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, marked: Marked) -> Outline:
+    counted = [message.counts for message in conversation.messages]
+    try:
+        whole = outline(marked, counted, partial(_write, tokenizer), tokenizer.eos_token)
+    except UnclearTurn as error:
+        raise _refuse_template(
+            f"that begins or ends turn {error.turn} (from 0) otherwise once another follows", conversation
+        ) from error
+    except TEMPLATE_ERRORS as error:
+        raise _refuse_conversation(tokenizer, conversation, error) from error
+    lost = marked.lost(whole.marks)
+    if lost & {"schema", "call", "tool"}:
+        raise refuse(
+            "model",
+            f"a chat template without tools, and {conversation.place}, which has them",
+            "a template that writes `tools`, `tool_calls` and the role tool",
+            "Take them out of the rows, or give a model whose template has them.",
+        )
+    if "user" in lost or ("assistant" in lost and not any(message.tool_calls for message in conversation.messages)):
+        raise _refuse_template("that leaves out what a turn says", conversation)
+    return whole
 
 
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Encoded]:
@@ -122,47 +199,80 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
     return rows
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> list[int]:
     """Token ids of a conversation that the model is to answer."""
-    return tokenizer(render(tokenizer, messages, prompt=True), add_special_tokens=False)["input_ids"]
+    return tokenizer(render(tokenizer, conversation, prompt=True), add_special_tokens=False)["input_ids"]
 
 
-def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], prompt: bool = False) -> str:
-    """A conversation as the chat template writes it.
+def render(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, prompt: bool = False) -> str:
+    """A conversation as the chat template writes it, with `FIXED_DATE` for today's date.
 
     Args:
         tokenizer: From `load_tokenizer`.
-        messages: In order.
+        conversation: At least one message.
         prompt: Whether the text ends where the assistant's answer begins.
 
     Raises:
-        UserError: If the template refuses the messages.
+        UserError: If the template refuses the conversation.
     """
-    turns = [{"role": message.role, "content": message.content} for message in messages]
     try:
-        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt)
-    except TemplateError as error:
-        raise refuse(
-            "model", f"a chat template that refuses the rows: {error}", "a template for these roles", "Change the data."
-        ) from error
+        return _write(tokenizer, _turns(conversation), conversation.tools, prompt)
+    except TEMPLATE_ERRORS as error:
+        raise _refuse_conversation(tokenizer, conversation, error) from error
 
 
-def _spans(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
-    spans = []
-    for index, message in enumerate(messages):
-        if not message.counts:
-            continue
-        before, after = "", text
-        if index > 0:
-            before = render(tokenizer, messages[:index], prompt=message.role == "assistant")
-        if index + 1 < len(messages):
-            after = render(tokenizer, messages[: index + 1])
-        if not (text.startswith(before) and text.startswith(after)):
-            raise refuse(
+def _turns(conversation: Conversation) -> list[dict[str, Any]]:
+    turns = []
+    for message in conversation.messages:
+        turn: dict[str, Any] = {"role": message.role, "content": message.content, **message.more}
+        if message.tool_calls:
+            turn["tool_calls"] = list(message.tool_calls)
+            if not message.content:
+                del turn["content"]
+        turns.append(turn)
+    return turns
+
+
+def _write(
+    tokenizer: PreTrainedTokenizerBase,
+    turns: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]],
+    prompt: bool,
+) -> str:
+    template = tokenizer.get_chat_template(tools=list(tools) or None)
+    if "strftime_now" in template:
+        template = FIXED_DATE + template
+    return tokenizer.apply_chat_template(
+        list(turns), list(tools) or None, chat_template=template, tokenize=False, add_generation_prompt=prompt
+    )
+
+
+def _refuse_conversation(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, error: Exception) -> UserError:
+    turns = _turns(conversation)
+    if turns[0]["role"] == "system" and len(turns) > 1:
+        try:
+            _write(tokenizer, turns[1:], conversation.tools, False)
+        except TEMPLATE_ERRORS:
+            pass
+        else:
+            return refuse(
                 "model",
-                f"a chat template that writes turn {index + 1} differently once another follows",
-                "a template whose text only grows",
-                "Give a model with another chat template.",
+                f"a chat template that takes no system message ({error}), and {conversation.place}, which has one",
+                "conversations without a system message for this model",
+                "Leave new_system_prompt empty, and take system messages out of the rows.",
             )
-        spans.append((len(before), len(after)))
-    return spans
+    return refuse(
+        "model",
+        f"a chat template that refuses {conversation.place}: {error}",
+        "conversations that the model's template takes",
+        "Change the row or leave it out, or give a model with another template.",
+    )
+
+
+def _refuse_template(what: str, conversation: Conversation) -> UserError:
+    return refuse(
+        "model",
+        f"a chat template {what}, seen in {conversation.place}",
+        "a template in whose text each turn can be found",
+        "Give a model with another chat template.",
+    )

@@ -8,6 +8,7 @@ import tiny
 from kfp_finetune.chat import (
     DEFAULT_CHAT_TEMPLATE,
     IGNORED,
+    Conversation,
     Encoded,
     Message,
     encode,
@@ -32,11 +33,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def messages(name: str, train_on_input: bool = False) -> list[Message]:
-    return [
-        Message(role, text, counts=role == "assistant" or (role == "user" and train_on_input))
-        for role, text in CONVERSATIONS[name]
-    ]
+def asked(name: str, train_on_input: bool = False) -> Conversation:
+    return Conversation(
+        [
+            Message(role, text, counts=role == "assistant" or (role == "user" and train_on_input))
+            for role, text in CONVERSATIONS[name]
+        ],
+        place="row 3",
+    )
 
 
 def counted(tokenizer, row: Encoded) -> str:
@@ -51,7 +55,7 @@ def test_ids_are_those_of_the_chat_template(name: str, template: str | None, tmp
     tokenizer = load_tokenizer(tmp_path)
     turns = [{"role": role, "content": text} for role, text in CONVERSATIONS[name]]
     expected = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)
-    assert encode(tokenizer, [messages(name)])[0].tokens == expected
+    assert encode(tokenizer, [asked(name)])[0].tokens == expected
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
@@ -59,28 +63,34 @@ def test_the_loss_counts_each_answer_up_to_the_end_of_its_turn(name: str, model:
     tokenizer = load_tokenizer(model)
     answers = [text for role, text in CONVERSATIONS[name] if role == "assistant"]
     expected = "".join(f"{answer}<|im_end|>\n" for answer in answers)
-    assert counted(tokenizer, encode(tokenizer, [messages(name)])[0]) == expected
+    assert counted(tokenizer, encode(tokenizer, [asked(name)])[0]) == expected
 
 
 def test_the_prompt_counts_where_it_is_to_be_trained_on_but_not_the_system_message(model: Path):
     tokenizer = load_tokenizer(model)
-    text = counted(tokenizer, encode(tokenizer, [messages("system prompt", train_on_input=True)])[0])
+    text = counted(tokenizer, encode(tokenizer, [asked("system prompt", train_on_input=True)])[0])
     assert "be brief" not in text
     assert "red" in text and "blue<|im_end|>" in text
 
 
 def test_the_prompt_for_inference_is_the_beginning_of_the_training_text(model: Path):
     tokenizer = load_tokenizer(model)
-    row = encode(tokenizer, [messages("one turn")])[0]
-    prompt = encode_prompt(tokenizer, messages("one turn")[:1])
+    row = encode(tokenizer, [asked("one turn")])[0]
+    prompt = encode_prompt(tokenizer, Conversation(asked("one turn").messages[:1]))
     assert row.tokens[: len(prompt)] == prompt
     assert set(row.labels[: len(prompt)]) == {IGNORED} and row.labels[len(prompt)] != IGNORED
 
 
+def test_a_rows_first_token_never_counts(tmp_path: Path):
+    tiny.write_tokenizer(tmp_path, "{% for message in messages %}{{ message['content'] }}{% endfor %}")
+    row = encode(load_tokenizer(tmp_path), [asked("one turn", train_on_input=True)])[0]
+    assert row.labels == [IGNORED, *row.tokens[1:]]
+
+
 def test_many_conversations_at_once_are_encoded_as_each_alone(model: Path):
     tokenizer = load_tokenizer(model)
-    assert encode(tokenizer, [messages(name) for name in CONVERSATIONS]) == [
-        encode(tokenizer, [messages(name)])[0] for name in CONVERSATIONS
+    assert encode(tokenizer, [asked(name) for name in CONVERSATIONS]) == [
+        encode(tokenizer, [asked(name)])[0] for name in CONVERSATIONS
     ]
 
 
@@ -88,20 +98,29 @@ def test_a_model_without_a_template_gets_the_stated_default_which_ends_answers(t
     tiny.write_tokenizer(tmp_path, None)
     tokenizer = load_tokenizer(tmp_path)
     assert tokenizer.chat_template == DEFAULT_CHAT_TEMPLATE
-    assert tokenizer.eos_token_id in encode(tokenizer, [messages("one turn")])[0].labels
+    assert tokenizer.eos_token_id in encode(tokenizer, [asked("one turn")])[0].labels
 
 
 @pytest.mark.parametrize(
     ("template", "complaint"),
     [
-        ("{{ raise_exception('no system role') }}", "refuses the rows"),
-        ("{% for m in messages %}{{ messages | length }}{{ m['content'] }}{% endfor %}", "differently once another"),
+        ("{{ raise_exception('no roles at all') }}", "refuses row 3: no roles at all"),
+        ("{% for m in messages %}{{ m['content'] + loop.revindex | string }}{% endfor %}", "otherwise once another"),
+        (
+            "{% for m in messages %}{{ m['content'] | replace('b', 'B') }}\n{% endfor %}",
+            "that rewrites what the turns say",
+        ),
+        ("{% for m in messages if loop.index0 %}{{ m['content'] }}\n{% endfor %}", "refuses row 3"),
+        (
+            "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}\n{% endif %}{% endfor %}",
+            "leaves out",
+        ),
     ],
 )
 def test_a_template_that_cannot_be_used_is_refused(template: str, complaint: str, tmp_path: Path):
     tiny.write_tokenizer(tmp_path, template)
     with pytest.raises(UserError, match=complaint):
-        encode(load_tokenizer(tmp_path), [messages("two turns")])
+        encode(load_tokenizer(tmp_path), [asked("two turns")])
 
 
 def test_a_tokenizer_that_is_not_there_is_refused(tmp_path: Path):
@@ -115,8 +134,8 @@ def test_torchtune_gets_the_same_tokens_with_a_mask(model: Path):
 
     from kfp_finetune.components.torchtune_train.tokenizers import ChatTokenizer
 
-    turns = [TorchtuneMessage(role=m.role, content=m.content, masked=not m.counts) for m in messages("two turns")]
-    expected = encode(load_tokenizer(model), [messages("two turns")])[0]
+    turns = [TorchtuneMessage(role=m.role, content=m.content, masked=not m.counts) for m in asked("two turns").messages]
+    expected = encode(load_tokenizer(model), [asked("two turns")])[0]
     adapter = ChatTokenizer(str(model), max_seq_len=12)
     sample = adapter({"messages": turns})
     assert sample["tokens"] == expected.tokens[:12]

@@ -1,13 +1,15 @@
 """What kind of rows a dataset has, and its rows as conversations or plain text; a row that does not fit is refused."""
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import datasets
 
-from kfp_finetune.chat import Message
+from kfp_finetune.chat import Conversation, Message
 from kfp_finetune.components.torchtune_train.settings import DataSettings
+from kfp_finetune.components.torchtune_train.tools import CALL_FORM, TOOL_FORM, read_calls, read_tools
 from kfp_finetune.errors import Problem, UserError, refuse
 
 ROLES = {
@@ -16,20 +18,27 @@ ROLES = {
     "human": "user",
     "assistant": "assistant",
     "gpt": "assistant",
+    "tool": "tool",
 }
 """The role that each name of one means, in OpenAI's messages and in ShareGPT's."""
 
 KEYS_OF_KIND = {
     "instruct": frozenset({"instruction", "input", "output"}),
-    "chat": frozenset({"messages"}),
+    "chat": frozenset({"messages", "tools"}),
     "completion": frozenset({"text"}),
 }
 """What a column can hold for each kind of rows: the keys of `column_map`."""
 
 CHAT_COLUMNS = ("messages", "conversations")
 TEXT_COLUMNS = ("text", "xml")
+TOOLS_COLUMN = "tools"
+KEYS_OF_ROLE = {"assistant": ("tool_calls", "weight"), "tool": ("tool_call_id",)}
+"""Keys of OpenAI's messages that say more than role and text do, in the roles where they are read."""
 BESIDE_TEXT = ("tool_calls", "function_call", "tool_call_id", "weight")
-"""Keys of OpenAI's messages that say more than role and text do; a turn that has one would be misread."""
+"""All such keys; a turn of another role that has one would be misread."""
+
+ORDER = re.compile(r"s?(u(ct+)*a)*(u(ct+)*c?)?")
+"""Roles by first letter, with c for an assistant's turn that calls functions."""
 
 LONGEST_QUOTE = 80
 
@@ -103,7 +112,7 @@ def _kind_of(names: Sequence[str], data: DataSettings) -> str:
 
 
 def _instruct(names: Sequence[str], column_map: Mapping[str, str]) -> Shape:
-    alpaca = "instruction" in column_map or (not column_map and {"instruction", "output"} <= set(names))
+    alpaca = "instruction" in column_map or ("instruction" in names and "input" not in column_map)
     keys = ["instruction", "output"] if alpaca else ["input", "output"]
     if alpaca and ("input" in column_map or "input" in names):
         keys.insert(1, "input")
@@ -112,7 +121,10 @@ def _instruct(names: Sequence[str], column_map: Mapping[str, str]) -> Shape:
 
 def _chat(names: Sequence[str], column_map: Mapping[str, str]) -> Shape:
     found = next((name for name in CHAT_COLUMNS if name in names), CHAT_COLUMNS[0])
-    return Shape("chat", {"messages": column_map.get("messages", found)})
+    columns = {"messages": column_map.get("messages", found)}
+    if TOOLS_COLUMN in column_map or TOOLS_COLUMN in names:
+        columns["tools"] = column_map.get("tools", TOOLS_COLUMN)
+    return Shape("chat", columns)
 
 
 def _completion(names: Sequence[str], column_map: Mapping[str, str]) -> Shape:
@@ -144,11 +156,11 @@ def check_columns(shape: Shape, names: Sequence[str]) -> None:
         raise UserError(problems)
 
 
-def conversation(row: Mapping[str, Any], place: str, shape: Shape, data: DataSettings) -> list[Message]:
+def conversation(row: Mapping[str, Any], place: str, shape: Shape, data: DataSettings) -> Conversation:
     """A row as a conversation.
 
-    Every assistant turn counts in the loss, and with `train_on_input` every user turn. `new_system_prompt` is put
-    before, unless the conversation has a system message of its own.
+    Every assistant turn counts in the loss unless its weight is 0, and with `train_on_input` every user turn.
+    `new_system_prompt` is put before, unless the conversation has a system message of its own.
 
     Args:
         row: Values by column.
@@ -159,51 +171,71 @@ def conversation(row: Mapping[str, Any], place: str, shape: Shape, data: DataSet
     Raises:
         UserError: If a value is not text, or the turns do not follow one another as they must.
     """
-    turns = _turns(row, place, shape) if shape.kind == "chat" else _prompt_and_answer(row, place, shape)
-    if data.new_system_prompt and turns[0][0] != "system":
-        turns = [("system", data.new_system_prompt), *turns]
-    counted = {"assistant", "user"} if data.train_on_input else {"assistant"}
-    return [Message(role, content, counts=role in counted) for role, content in turns]
+    messages = _messages(row, place, shape) if shape.kind == "chat" else _prompt_and_answer(row, place, shape)
+    if data.new_system_prompt and messages[0].role != "system":
+        messages = [Message("system", data.new_system_prompt), *messages]
+    if data.train_on_input:
+        messages = [replace(message, counts=message.counts or message.role == "user") for message in messages]
+    return Conversation(messages, _tools(row, place, shape), place)
 
 
-def _prompt_and_answer(row: Mapping[str, Any], place: str, shape: Shape) -> list[tuple[str, str]]:
+def _prompt_and_answer(row: Mapping[str, Any], place: str, shape: Shape) -> list[Message]:
     prompt = _text(row, shape.prompt, place)
     if shape.context is not None and row[shape.context] is not None and _text(row, shape.context, place).strip():
         prompt = f"{prompt}\n\n{row[shape.context]}"
-    return [("user", prompt), ("assistant", _text(row, shape.columns["output"], place))]
+    return [Message("user", prompt), Message("assistant", _text(row, shape.columns["output"], place), counts=True)]
 
 
-def _turns(row: Mapping[str, Any], place: str, shape: Shape) -> list[tuple[str, str]]:
+def _tools(row: Mapping[str, Any], place: str, shape: Shape) -> list[dict[str, Any]]:
+    column = shape.columns.get("tools")
+    if column is None:
+        return []
+    tools = read_tools(row[column])
+    if tools is None:
+        raise _refuse_row(place, f"whose {column} is {_quote(row[column])}", f"a list of {TOOL_FORM}")
+    return tools
+
+
+def _messages(row: Mapping[str, Any], place: str, shape: Shape) -> list[Message]:
     column = shape.columns["messages"]
     value = row[column]
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         raise _refuse_row(place, f"whose {column} is {_quote(value)}", "a list of messages that is not empty")
-    turns = [_turn(turn, place, index) for index, turn in enumerate(value)]
-    roles = [role for role, _ in turns]
-    spoken = roles[1:] if roles[0] == "system" else roles
-    expected = [("user", "assistant")[index % 2] for index in range(len(spoken))]
-    if spoken != expected or "assistant" not in spoken:
+    messages = [_message(turn, place, index) for index, turn in enumerate(value)]
+    order = "".join("c" if message.tool_calls else message.role[0] for message in messages)
+    if not ORDER.fullmatch(order) or not set(order) & {"a", "c"}:
+        roles = [message.role for message in messages]
         raise _refuse_row(
             place,
             f"whose turns are {', '.join(roles[:8])}{', ...' if len(roles) > 8 else ''}",
-            "one system message or none, then user and assistant in turns, with at least one answer",
+            "one system message or none, then user and assistant in turns, with at least one answer; "
+            "tools answer an assistant that calls them",
         )
-    return turns
+    return messages
 
 
-def _turn(turn: Any, place: str, index: int) -> tuple[str, str]:
+def _message(turn: Any, place: str, index: int) -> Message:
     which = f"whose turn {index} (from 0)"
     if not isinstance(turn, Mapping):
         raise _refuse_row(place, f"{which} is {_quote(turn)}", "messages with role and content, or from and value")
     role, content = (turn["role"], turn.get("content")) if "role" in turn else (turn.get("from"), turn.get("value"))
     if not isinstance(role, str) or role not in ROLES:
         raise _refuse_row(place, f"{which} has the role {_quote(role)}", f"one of {', '.join(ROLES)}")
-    more = [key for key in BESIDE_TEXT if turn.get(key) not in (None, [], {})]
-    if more:
-        raise _refuse_row(place, f"{which} has {', '.join(more)}", "turns of text alone")
+    role = ROLES[role]
+    more = {key: turn[key] for key in BESIDE_TEXT if turn.get(key) not in (None, [], {})}
+    if misread := more.keys() - set(KEYS_OF_ROLE.get(role, ())):
+        raise _refuse_row(place, f"{which} has {', '.join(sorted(misread))}", "turns of text alone in this role")
+    calls = read_calls(more.get("tool_calls"))
+    if calls is None:
+        raise _refuse_row(place, f"{which} has tool_calls {_quote(more['tool_calls'])}", CALL_FORM)
+    if more.get("weight", 1) not in (0, 1):
+        raise _refuse_row(place, f"{which} has the weight {_quote(more['weight'])}", "0 or 1")
+    if calls and content is None:
+        content = ""
     if not isinstance(content, str):
         raise _refuse_row(place, f"{which} says {_quote(content)}", "text in every turn")
-    return ROLES[role], content
+    kept = {key: turn[key] for key in ("tool_call_id", "name") if role == "tool" and isinstance(turn.get(key), str)}
+    return Message(role, content, role == "assistant" and more.get("weight", 1) == 1, calls, kept)
 
 
 def plain_text(row: Mapping[str, Any], place: str, shape: Shape) -> str:

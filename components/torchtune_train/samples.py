@@ -1,12 +1,14 @@
 """A few held-out rows as prompts, for answers before and after training."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from kfp_finetune.chat import encode_prompt
+from kfp_finetune.chat import Message, encode_prompt
 from kfp_finetune.components.torchtune_train.conversations import Shape, conversation, plain_text
 from kfp_finetune.components.torchtune_train.parts import Part
 from kfp_finetune.components.torchtune_train.settings import DataSettings
@@ -48,13 +50,21 @@ def _chat_sample(
     data: DataSettings,
     max_seq_len: int,
 ) -> dict[str, Any]:
-    messages = conversation(row, place, shape, data)
-    while messages[-1].role != "assistant":
-        messages = messages[:-1]
-    *before, answer = messages
+    asked = conversation(row, place, shape, data)
+    last = max(index for index, message in enumerate(asked.messages) if message.role == "assistant")
+    before = asked.messages[:last]
     shown = [message for message in before if message.role != "system"]
-    prompt = shown[0].content if len(shown) == 1 else "\n".join(f"{turn.role}: {turn.content}" for turn in shown)
-    return {"prompt": prompt, "expected": answer.content, "prompt_ids": encode_prompt(tokenizer, before)}
+    prompt = _said(shown[0]) if len(shown) == 1 else "\n".join(f"{turn.role}: {_said(turn)}" for turn in shown)
+    return {
+        "prompt": prompt,
+        "expected": _said(asked.messages[last]),
+        "prompt_ids": encode_prompt(tokenizer, replace(asked, messages=before)),
+    }
+
+
+def _said(message: Message) -> str:
+    calls = [json.dumps(call["function"], ensure_ascii=False) for call in message.tool_calls]
+    return "\n".join([message.content, *calls] if message.content else calls)
 
 
 def _text_sample(

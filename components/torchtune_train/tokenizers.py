@@ -30,7 +30,7 @@ class ChatTokenizer(ModelTokenizer):
     def tokenize_messages(self, messages: list[Message], **kwargs: Any) -> tuple[list[int], list[bool]]:
         """Token ids of a conversation, and which of them the loss leaves out."""
         turns = [chat.Message(message.role, message.text_content, not message.masked) for message in messages]
-        row = chat.encode(self.tokenizer, [turns])[0]
+        row = chat.encode(self.tokenizer, [chat.Conversation(turns)])[0]
         mask = [label == chat.IGNORED for label in row.labels]
         return row.tokens[: self.max_seq_len], mask[: self.max_seq_len]
 

@@ -1,5 +1,6 @@
 """Rows become tokens once, before a GPU is asked for; training and evaluation read the very same tokens."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +9,13 @@ from typing import Any
 import datasets
 from transformers import PreTrainedTokenizerBase
 
-from kfp_finetune.chat import IGNORED, Encoded, Message, encode, encode_texts
+from kfp_finetune.chat import IGNORED, Conversation, Encoded, encode, encode_texts
 from kfp_finetune.components.torchtune_train.conversations import Shape, conversation, plain_text
 from kfp_finetune.components.torchtune_train.parts import Part
 from kfp_finetune.components.torchtune_train.settings import DataSettings
 from kfp_finetune.errors import refuse
 
-IDS = datasets.List(datasets.Value("int64"))
+IDS = datasets.List(datasets.Value("int32"))
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class TokenCounts:
         lost_tokens: Tokens cut off from them.
         dropped_rows: Rows left out because nothing that counts in the loss was left of them.
         empty_outputs: Rows whose answer is empty.
+        lost_system_prompts: Rows whose system message the chat template leaves out.
     """
 
     rows: int
@@ -38,6 +40,7 @@ class TokenCounts:
     lost_tokens: int
     dropped_rows: int
     empty_outputs: int
+    lost_system_prompts: int
 
 
 def tokenize(
@@ -57,24 +60,29 @@ def tokenize(
         The counts, and every row's length in tokens before cutting.
 
     Raises:
-        UserError: If a row does not fit the shape, or nothing is left to train on.
+        UserError: If a row does not fit the shape, the template leaves out `new_system_prompt`, or nothing is left to
+            train on.
     """
     lengths: list[int] = []
-    empty = 0
+    found: Counter[str] = Counter()
 
     def encode_batch(batch: Mapping[str, list[Any]], indices: list[int]) -> dict[str, list[list[int]]]:
-        nonlocal empty
         rows = [{column: values[i] for column, values in batch.items()} for i in range(len(indices))]
-        encoded, without_answer = _encode_rows(rows, [part.place(i) for i in indices], tokenizer, shape, data)
-        empty += without_answer
+        encoded, empty = _encode_rows(rows, [part.place(i) for i in indices], tokenizer, shape, data)
         lengths.extend(len(row.tokens) for row in encoded)
-        return {
-            "tokens": [row.tokens[:max_seq_len] for row in encoded],
-            "labels": [row.labels[:max_seq_len] for row in encoded],
-        }
+        cut = [(row.tokens[:max_seq_len], row.labels[:max_seq_len]) for row in encoded]
+        kept = [(tokens, labels) for tokens, labels in cut if _label_tokens(labels)]
+        found.update(
+            rows=len(kept),
+            tokens=sum(len(tokens) for tokens, _ in kept),
+            label_tokens=sum(_label_tokens(labels) for _, labels in kept),
+            empty_outputs=empty,
+            lost_system_prompts=sum(row.lacks_system for row in encoded),
+        )
+        return {"tokens": [tokens for tokens, _ in kept], "labels": [labels for _, labels in kept]}
 
     used = shape.select(part.rows)
-    encoded = used.map(
+    kept = used.map(
         encode_batch,
         batched=True,
         with_indices=True,
@@ -82,16 +90,35 @@ def tokenize(
         features=datasets.Features({"tokens": IDS, "labels": IDS}),
         load_from_cache_file=False,
     )
-    kept = encoded.filter(lambda labels: _label_tokens(labels) > 0, input_columns="labels", load_from_cache_file=False)
-    if len(kept) == 0:
-        raise refuse(
-            "max_seq_len",
-            f"{max_seq_len}, which leaves no answer in any of {len(part.rows)} rows",
-            f"more than the prompts' length; the longest row has {max(lengths)} tokens",
-            "Raise max_seq_len." if max(lengths) > max_seq_len else "Give rows with text.",
-        )
+    _check(found, lengths, part.split, data, max_seq_len)
     kept.save_to_disk(target)
-    return _count(kept, lengths, empty, max_seq_len), lengths
+    cut = [length - max_seq_len for length in lengths if length > max_seq_len]
+    dropped = len(lengths) - found["rows"]
+    return TokenCounts(**found, cut_rows=len(cut), lost_tokens=sum(cut), dropped_rows=dropped), lengths
+
+
+def _check(found: Mapping[str, int], lengths: list[int], split: str, data: DataSettings, max_seq_len: int) -> None:
+    if found["lost_system_prompts"]:
+        print(f"the chat template leaves out the system message of {found['lost_system_prompts']:,} rows", flush=True)
+    if found["lost_system_prompts"] and data.new_system_prompt:
+        raise refuse(
+            "new_system_prompt",
+            f"{data.new_system_prompt!r}, which the model's chat template leaves out where an answer is last",
+            "empty for this model",
+            "Leave it empty, or put the text into the rows' first user turn.",
+        )
+    if found["rows"]:
+        return
+    taken = f"all {len(lengths)} rows taken from {split}"
+    if max(lengths) <= max_seq_len:
+        given = f"{taken}, none of which has an answer that counts in the loss"
+        raise refuse("dataset", given, "rows with an answer", "Give answers that are not blank and not of weight 0.")
+    raise refuse(
+        "max_seq_len",
+        f"{max_seq_len}, which leaves no answer in {taken}",
+        f"more than the prompts' length; the longest row has {max(lengths)} tokens",
+        "Raise max_seq_len, or give more rows.",
+    )
 
 
 def _encode_rows(
@@ -108,21 +135,10 @@ def _encode_rows(
     return encode(tokenizer, conversations), sum(map(_has_no_answer, conversations))
 
 
-def _has_no_answer(messages: Sequence[Message]) -> bool:
-    return not any(message.content.strip() for message in messages if message.role == "assistant")
+def _has_no_answer(asked: Conversation) -> bool:
+    answers = [message for message in asked.messages if message.role == "assistant"]
+    return not any(answer.content.strip() or answer.tool_calls for answer in answers)
 
 
 def _label_tokens(labels: list[int]) -> int:
-    return sum(label != IGNORED for label in labels)
-
-
-def _count(kept: datasets.Dataset, lengths: list[int], empty: int, max_seq_len: int) -> TokenCounts:
-    return TokenCounts(
-        rows=len(kept),
-        tokens=sum(len(tokens) for tokens in kept["tokens"]),
-        label_tokens=sum(_label_tokens(labels) for labels in kept["labels"]),
-        cut_rows=sum(length > max_seq_len for length in lengths),
-        lost_tokens=sum(max(0, length - max_seq_len) for length in lengths),
-        dropped_rows=len(lengths) - len(kept),
-        empty_outputs=empty,
-    )
+    return len(labels) - labels.count(IGNORED)

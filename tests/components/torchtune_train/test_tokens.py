@@ -1,5 +1,6 @@
 """Rows of every kind become tokens: which columns, which turns, what counts in the loss, and what is refused."""
 
+import copy
 import json
 import shutil
 from dataclasses import replace
@@ -9,11 +10,12 @@ from typing import Any
 import datasets
 import pytest
 import tiny
+from chat_families import tokenizer_of
 from given import Given, start
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kfp_finetune.chat import IGNORED, encode, load_tokenizer
+from kfp_finetune.chat import IGNORED, Message, encode, load_tokenizer
 from kfp_finetune.components.initialize_dataset.dataset import initialize_dataset
 from kfp_finetune.components.torchtune_train.conversations import Shape, conversation, find_shape
 from kfp_finetune.components.torchtune_train.parts import open_parts
@@ -26,6 +28,14 @@ CHAT = Shape("chat", {"messages": "messages"})
 ASK = {"role": "user", "content": "red"}
 ANSWER = {"role": "assistant", "content": "blue"}
 SYSTEM = {"role": "system", "content": "be brief"}
+RESULT = {"role": "tool", "content": "x"}
+ADD = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
+
+
+def calling(arguments: Any, name: str = "add") -> dict[str, Any]:
+    """An assistant's turn that calls a function."""
+    call = {"type": "function", "function": {"name": name, "arguments": arguments}}
+    return {"role": "assistant", "content": None, "tool_calls": [call]}
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +100,12 @@ SHAPES: dict[str, tuple[list[str], dict[str, Any], Shape]] = {
     "messages": (["id", "messages"], {}, CHAT),
     "conversations": (["conversations", "input", "output"], {}, Shape("chat", {"messages": "conversations"})),
     "chat, mapped": (["turns"], {"column_map": {"messages": "turns"}}, Shape("chat", {"messages": "turns"})),
+    "tools": (["messages", "tools"], {}, Shape("chat", {"messages": "messages", "tools": "tools"})),
+    "tools, mapped": (
+        ["messages", "functions"],
+        {"column_map": {"tools": "functions"}},
+        Shape("chat", {"messages": "messages", "tools": "functions"}),
+    ),
     "text": (["text"], {}, Shape("completion", {"text": "text"})),
     "xml": (["xml"], {}, Shape("completion", {"text": "xml"})),
     "text, mapped": (["id", "body"], {"column_map": {"text": "body"}}, Shape("completion", {"text": "body"})),
@@ -115,6 +131,7 @@ def test_the_kind_of_rows_follows_from_columns_and_settings(names: list[str], va
         (["input", "output"], {"dataset_type": "chat"}, ["column_map.messages"]),
         (["input", "output"], {"dataset_type": "completion"}, ["column_map.text"]),
         (["messages"], {"column_map": {"messages": "turns"}}, ["column_map.messages"]),
+        (["messages"], {"column_map": {"tools": "functions"}}, ["column_map.tools"]),
         (["a", "output"], {"column_map": {"instruction": "a", "input": "b"}}, ["column_map.input"]),
         (["text"], {"new_system_prompt": "be brief"}, ["new_system_prompt"]),
         (["messages"], {"dataset_type": "chat", "column_map": {"input": "messages"}}, ["column_map.input"]),
@@ -154,14 +171,18 @@ def test_both_ways_to_write_a_conversation_give_the_same_tokens(tmp_path: Path, 
     assert read[0][0][0] == whole
 
 
+def spoken(turns: list[dict[str, Any]], **values: Any) -> list[Message]:
+    return list(conversation({"messages": turns}, "row 0", CHAT, DataSettings(**values)).messages)
+
+
 def test_user_turns_count_too_where_they_are_to_be_trained_on():
-    messages = conversation({"messages": [SYSTEM, ASK, ANSWER]}, "row 0", CHAT, DataSettings(train_on_input=True))
+    messages = spoken([SYSTEM, ASK, ANSWER], train_on_input=True)
     assert [message.counts for message in messages] == [False, True, True]
 
 
 @pytest.mark.parametrize(("turns", "system"), [([ASK, ANSWER], "mine"), ([SYSTEM, ASK, ANSWER], "be brief")])
 def test_the_system_prompt_is_put_before_unless_there_is_one(turns: list[dict], system: str):
-    messages = conversation({"messages": turns}, "row 0", CHAT, DataSettings(new_system_prompt="mine"))
+    messages = spoken(turns, new_system_prompt="mine")
     assert [(message.role, message.content) for message in messages if message.role == "system"] == [("system", system)]
     assert messages[0].role == "system"
 
@@ -176,10 +197,22 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "two questions": ([ASK, ASK, ANSWER], "whose turns are user, user, assistant;"),
     "two answers": ([ASK, ANSWER, ANSWER], "whose turns are user, assistant, assistant;"),
     "a late system message": ([ASK, SYSTEM, ANSWER], "whose turns are user, system, assistant;"),
-    "a tool's turn": ([ASK, {"role": "tool", "content": "x"}, ANSWER], "whose turn 1 (from 0) has the role 'tool'"),
+    "a tool's turn": ([ASK, {"role": "tool", "content": "x"}, ANSWER], "whose turns are user, tool, assistant;"),
     "a ShareGPT tool": ([{"from": "observation", "value": "x"}], "whose turn 0 (from 0) has the role 'observation'"),
-    "a call": ([ASK, ANSWER | {"tool_calls": [{"id": "1"}]}], "whose turn 1 (from 0) has tool_calls"),
-    "a weight": ([ASK, ANSWER | {"weight": 0}], "whose turn 1 (from 0) has weight"),
+    "a call of nothing": (
+        [ASK, ANSWER | {"tool_calls": [{"id": "1"}]}],
+        "turn 1 (from 0) has tool_calls [{'id': '1'}]",
+    ),
+    "a call that is none": ([ASK, ANSWER | {"tool_calls": "add"}], "whose turn 1 (from 0) has tool_calls 'add'"),
+    "arguments that are none": ([ASK, calling("{x")], "whose turn 1 (from 0) has tool_calls [{'type'"),
+    "arguments in a list": ([ASK, calling("[1]")], "whose turn 1 (from 0) has tool_calls [{'type'"),
+    "a call and no result": ([ASK, calling({}), ASK], "whose turns are user, assistant, user;"),
+    "two answers to a call": ([ASK, calling({}), RESULT, ANSWER, ANSWER], "whose turns are user, assistant, tool, "),
+    "a result of a user": ([ASK | {"tool_call_id": "1"}, ANSWER], "whose turn 0 (from 0) has tool_call_id"),
+    "a call by a user": ([ASK | {"tool_calls": calling({})["tool_calls"]}, ANSWER], "turn 0 (from 0) has tool_calls"),
+    "a legacy call": ([ASK, ANSWER | {"function_call": {"name": "f"}}], "whose turn 1 (from 0) has function_call"),
+    "a user's weight": ([ASK | {"weight": 0}, ANSWER], "whose turn 0 (from 0) has weight"),
+    "a heavy answer": ([ASK, ANSWER | {"weight": 2}], "whose turn 1 (from 0) has the weight 2"),
     "no content": ([ASK, {"role": "assistant", "content": None}], "whose turn 1 (from 0) says None"),
     "parts": ([{"role": "user", "content": [{"type": "text", "text": "a"}]}, ANSWER], "turn 0 (from 0) says [{'type'"),
     "a number": ([ASK, {"role": "assistant", "content": 3}], "whose turn 1 (from 0) says 3"),
@@ -246,6 +279,97 @@ def test_a_begin_token_is_put_before_plain_text_if_the_tokenizer_does_so(tmp_pat
     assert texts(tokens, model) == [("<|im_start|>red<|im_end|>", "red<|im_end|>")]
 
 
+TALKS = {
+    "weather": [ASK, calling('{"city": "Ems", "days": 2}', "weather"), RESULT | {"tool_call_id": "1"}, ANSWER],
+    "add": [ASK, calling('{"numbers": [1, 2]}'), RESULT, calling({"more": {"ü": "x"}}), RESULT, ANSWER],
+    "neither": [ASK, ANSWER],
+}
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}}
+SCHEMAS = [{"type": "function", "function": {"name": "weather", "description": "now", "parameters": CITY}}, ADD]
+
+
+def with_objects(talk: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Turns whose calls have their arguments as objects."""
+    turns = copy.deepcopy(talk)
+    for function in (call["function"] for turn in turns for call in turn.get("tool_calls", ())):
+        if isinstance(function["arguments"], str):
+            function["arguments"] = json.loads(function["arguments"])
+    return turns
+
+
+@pytest.mark.parametrize("form", ["jsonl", "jsonl, schemas as text", "parquet"])
+def test_tools_and_calls_reach_the_template_as_they_are_meant(form: str, tmp_path: Path) -> None:
+    tokenizer = tokenizer_of("Qwen 2.5")
+    tokenizer.save_pretrained(tmp_path / "model")
+    schemas = json.dumps(SCHEMAS) if form == "jsonl, schemas as text" else SCHEMAS
+    rows = [{"messages": talk, "tools": schemas if name != "neither" else None} for name, talk in TALKS.items()]
+    if form == "parquet":
+        rows = [row | {"messages": with_objects(row["messages"])} for row in rows]
+        datasets.Dataset.from_list(rows).to_parquet(tmp_path / "data" / "rows.parquet")
+    else:
+        write(tmp_path / "data" / "rows.jsonl", rows)
+    counts, tokens = tokens_of(tmp_path / "data", tmp_path / "model", tmp_path / "tokens")
+    assert (counts.rows, counts.empty_outputs) == (3, 0)
+    for row, (name, talk) in zip(tokens, TALKS.items(), strict=True):
+        schemas = SCHEMAS if name != "neither" else None
+        expected = tokenizer.apply_chat_template(with_objects(talk), schemas, return_dict=False)
+        assert tokenizer.decode(row["tokens"]) == tokenizer.decode(expected)
+        counted = tokenizer.decode([label for label in row["labels"] if label != IGNORED])
+        assert counted.count("<tool_call>") == sum("tool_calls" in turn for turn in talk)
+        assert counted.endswith("blue<|im_end|>\n") and "red" not in counted and "x" not in counted.replace('"x"', "")
+
+
+@pytest.mark.parametrize("value", ["[{]", "add", {"name": "add"}, [{"name": "add"}], ["add"], 3])
+def test_tools_that_are_no_schemas_are_refused_with_their_row(value: Any, tmp_path: Path, model: Path) -> None:
+    good = {"messages": [ASK, ANSWER], "tools": None}
+    write(tmp_path / "data" / "rows.jsonl", [good, good | {"tools": value}, good])
+    with pytest.raises(UserError, match=r"row 1 \(from 0\) of train whose tools is .*function schemas"):
+        tokens_of(tmp_path / "data", model, tmp_path / "tokens")
+
+
+@pytest.mark.parametrize("row", [{"messages": [ASK, ANSWER], "tools": [ADD]}, {"messages": [ASK, calling({})]}])
+def test_tools_that_a_template_cannot_write_are_refused_with_their_row(row: Any, tmp_path: Path, model: Path) -> None:
+    write(tmp_path / "data" / "rows.jsonl", [{"messages": [ASK, ANSWER]}, row])
+    with pytest.raises(UserError, match=r"template without tools, and row 1 \(from 0\) of train"):
+        tokens_of(tmp_path / "data", model, tmp_path / "tokens")
+
+
+@pytest.mark.parametrize("tools", [None, "", " ", [], "[]"])
+def test_no_tools_are_no_tools(tools: Any, tmp_path: Path, model: Path) -> None:
+    write(tmp_path / "data" / "rows.jsonl", [{"messages": [ASK, ANSWER], "tools": tools}])
+    assert tokens_of(tmp_path / "data", model, tmp_path / "tokens")[0].rows == 1
+
+
+def test_an_answer_of_no_weight_does_not_count(tmp_path: Path, model: Path) -> None:
+    last = {"role": "assistant", "content": "last", "weight": 1}
+    rows = [{"messages": [ASK, ANSWER | {"weight": 0}, ASK, last]}, {"messages": [ASK, ANSWER | {"weight": 0}]}]
+    write(tmp_path / "data" / "rows.jsonl", rows)
+    counts, tokens = tokens_of(tmp_path / "data", model, tmp_path / "tokens")
+    assert [counted for _, counted in texts(tokens, model)] == ["last<|im_end|>\n"]
+    assert (counts.rows, counts.dropped_rows) == (1, 1)
+
+
+def test_system_messages_that_a_template_leaves_out_are_counted_and_a_new_one_is_refused(tmp_path: Path, capsys: Any):
+    tokenizer_of("Mistral v3").save_pretrained(tmp_path / "model")
+    write(tmp_path / "data" / "rows.jsonl", [{"messages": [SYSTEM, ASK, ANSWER]}, {"messages": [ASK, ANSWER]}])
+    counts, _ = tokens_of(tmp_path / "data", tmp_path / "model", tmp_path / "tokens")
+    assert (counts.rows, counts.lost_system_prompts) == (2, 1)
+    assert "leaves out the system message of 1 rows" in capsys.readouterr().out
+    with pytest.raises(UserError, match="new_system_prompt: given 'mine', which the model's chat template leaves out"):
+        tokens_of(tmp_path / "data", tmp_path / "model", tmp_path / "more", new_system_prompt="mine")
+
+
+def test_a_template_without_a_system_role_is_refused_once_with_what_to_do(tmp_path: Path):
+    tokenizer_of("Gemma").save_pretrained(tmp_path / "model")
+    write(tmp_path / "data" / "rows.jsonl", [{"messages": [ASK, ANSWER]}] * 3)
+    assert tokens_of(tmp_path / "data", tmp_path / "model", tmp_path / "tokens")[0].rows == 3
+    with pytest.raises(UserError, match=r"row 0 \(from 0\) of train, which has one") as caught:
+        tokens_of(tmp_path / "data", tmp_path / "model", tmp_path / "more", new_system_prompt="mine")
+    assert [problem.mend for problem in caught.value.problems] == [
+        "Leave new_system_prompt empty, and take system messages out of the rows."
+    ]
+
+
 KINDS: dict[str, list[Any]] = {
     "instruct": [{"input": "red " * n, "output": "blue " * n} for n in range(1, 40)],
     "chat": [{"messages": [ASK, ANSWER] * n} for n in range(1, 40)],
@@ -309,6 +433,17 @@ def test_a_sample_of_a_conversation_is_all_before_its_last_answer(tmp_path: Path
     assert load_tokenizer(model).decode(sample["prompt_ids"]) == expected
 
 
+def test_a_sample_shows_calls_and_what_tools_answered(tmp_path: Path):
+    tokenizer = tokenizer_of("Qwen 2.5")
+    tokenizer.save_pretrained(tmp_path / "model")
+    turns = [ASK, calling({"n": 1}), RESULT, ANSWER]
+    (sample,) = sampled({"messages": turns, "tools": [ADD]}, tmp_path / "model", tmp_path / "data", 2000)
+    assert sample["prompt"] == 'user: red\nassistant: {"name": "add", "arguments": {"n": 1}}\ntool: x'
+    assert sample["expected"] == "blue"
+    expected = tokenizer.apply_chat_template(turns[:3], [ADD], add_generation_prompt=True, return_dict=False)
+    assert sample["prompt_ids"] == expected
+
+
 @pytest.mark.parametrize("text", ["red green blue small", "🙂🙂🙂🙂🙂", "ü" * 500, "a"])
 def test_a_sample_of_plain_text_is_its_first_half(text: str, tmp_path: Path, model: Path):
     (sample,) = sampled({"text": text}, model, tmp_path)
@@ -345,3 +480,10 @@ def test_any_conversation_is_what_the_template_writes_and_only_answers_count(
     assert all(label in (IGNORED, token) for token, label in zip(row.tokens, row.labels, strict=True))
     answers = [f"{answer}<|im_end|>\n" for _, answer in pairs]
     assert tokenizer.decode([label for label in row.labels if label != IGNORED]) == "".join(answers)
+
+
+@pytest.mark.parametrize("column_map", [{}, {"output": "response"}])
+def test_alpaca_rows_keep_their_instruction_whatever_the_answer_is_called(column_map: dict[str, str]):
+    names = ["instruction", "input", column_map.get("output", "output")]
+    shape = find_shape(names, DataSettings(column_map=column_map))
+    assert shape.columns == {"instruction": "instruction", "input": "input", "output": names[2]}
