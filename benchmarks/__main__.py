@@ -10,9 +10,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import compile_time, export_time, pipeline_time
+from benchmarks import compile_time, export_time, fetch_time, packing_speed, pipeline_time, tokenize_speed
 
-ALL = {"compile": compile_time.measure, "export": export_time.measure, "pipeline": pipeline_time.measure}
+ALL = {
+    "compile": compile_time.measure,
+    "tokenize": tokenize_speed.measure,
+    "packing": packing_speed.measure,
+    "fetch": fetch_time.measure,
+    "export": export_time.measure,
+    "pipeline": pipeline_time.measure,
+}
 RESULTS = Path("build/bench.json")
 
 

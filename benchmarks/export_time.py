@@ -6,10 +6,9 @@ import shutil
 import statistics
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.measure import Figure, Run, in_turns, ratios, run
+from benchmarks.measure import Figure, Run, in_turns, ratios, run, seconds_of
 from kfp_finetune.components.initialize_model.model import initialize_model
 from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.workspace import Workspace
@@ -54,10 +53,10 @@ def measure(directory: Path) -> list[Figure]:
         return run(["cp", "-r", str(epoch), str(directory / "copy")], directory / "copy.log")
 
     exports, starts, copies = in_turns(ROUNDS, export, start, copy)
-    work = [replace(one, seconds=one.seconds - idle.seconds) for one, idle in zip(exports, starts, strict=True)]
-    ratio, spread = ratios(work, copies)
+    work = [one.seconds - idle.seconds for one, idle in zip(exports, starts, strict=True)]
+    ratio, spread = ratios(work, seconds_of(copies))
     peak = max(one.peak_bytes for one in exports)
-    begin = statistics.median(one.seconds for one in starts)
+    begin = statistics.median(seconds_of(starts))
     return [
         Figure(
             f"export / cp -r, {size / 1e9:.1f} GB, start of transformers left out", f"{ratio:.2f}", "<= 1.2", spread
@@ -95,6 +94,7 @@ def _training(directory: Path, workspace: Workspace) -> Plan:
         dtype="bf16",
         total_steps=0,
         lora_scale=0.0,
+        export_checkpoint="last",
         has_chat_template=True,
         train=empty,
         held_out=empty,

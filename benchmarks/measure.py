@@ -1,12 +1,16 @@
 """Measures processes: wall time and peak memory, in turns, and ratios with their spread."""
 
 import os
+import shutil
 import statistics
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -59,24 +63,39 @@ def run(command: Sequence[str], log: Path) -> Run:
     return Run(seconds, usage.ru_maxrss * 1024)
 
 
-def in_turns(rounds: int, *sides: Callable[[int], Run]) -> list[list[Run]]:
-    """Runs each side once a round, so that a slow spell of the machine strikes all of them.
+def in_turns(rounds: int, *sides: Callable[[int], T]) -> list[list[T]]:
+    """Measures each side once a round, so that a slow spell of the machine strikes all of them.
 
     Args:
         rounds: How often.
         sides: Called with the number of the round.
 
     Returns:
-        The runs of each side.
+        What each side returned.
     """
-    runs: list[list[Run]] = [[] for _ in sides]
+    results: list[list[T]] = [[] for _ in sides]
     for number in range(rounds):
-        for side, measured in zip(sides, runs, strict=True):
+        for side, measured in zip(sides, results, strict=True):
             measured.append(side(number))
-    return runs
+    return results
 
 
-def ratios(ours: Sequence[Run], theirs: Sequence[Run]) -> tuple[float, str]:
-    """The median ratio of wall times over the rounds, and its range as text."""
-    values = [one.seconds / other.seconds for one, other in zip(ours, theirs, strict=True)]
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, str]:
+    """The median ratio over the rounds, and its range as text."""
+    values = [one / other for one, other in zip(ours, theirs, strict=True)]
     return statistics.median(values), f"{min(values):.2f} to {max(values):.2f}"
+
+
+def seconds_of(runs: Sequence[Run]) -> list[float]:
+    """The wall time of each run."""
+    return [one.seconds for one in runs]
+
+
+def start_over(training: Path) -> None:
+    """Removes the epochs of a training, so that it runs again.
+
+    Args:
+        training: Its directory.
+    """
+    for epoch in training.glob("epoch_*"):
+        shutil.rmtree(epoch)

@@ -5,7 +5,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from benchmarks.measure import Figure, Run, in_turns, ratios, run
+from benchmarks.measure import Figure, Run, in_turns, ratios, run, seconds_of, start_over
 from kfp_finetune.client.demo.__main__ import PIPELINE, choose_dataset, choose_model
 from kfp_finetune.components.torchtune_train.plan import PLAN_NAME, Plan
 
@@ -30,8 +30,7 @@ def measure(directory: Path) -> list[Figure]:
     def training(number: int) -> Run:
         folder = next(path.parent for path in workspace.glob(f"trainings/*/{PLAN_NAME}"))
         plan = Plan.from_json((folder / PLAN_NAME).read_text())
-        for epoch in folder.glob("epoch_*"):
-            shutil.rmtree(epoch)
+        start_over(folder)
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         torchrun += ["--nproc-per-node", str(plan.num_procs_per_node)]
         torchrun += ["-m", "kfp_finetune.components.torchtune_train.worker"]
@@ -39,11 +38,11 @@ def measure(directory: Path) -> list[Figure]:
         return run(["env", "OMP_NUM_THREADS=1", *torchrun], directory / "torchrun.log")
 
     pipelines, trainings = in_turns(ROUNDS, pipeline, training)
-    ratio, spread = ratios(pipelines, trainings)
+    ratio, spread = ratios(seconds_of(pipelines), seconds_of(trainings))
     more = [one.seconds - other.seconds for one, other in zip(pipelines, trainings, strict=True)]
     spread_more = f"{min(more):.0f} to {max(more):.0f} s"
     overhead = statistics.median(more)
-    length = statistics.median(one.seconds for one in trainings)
+    length = statistics.median(seconds_of(trainings))
     return [
         Figure(f"pipeline / bare torchrun, a training of {length:.0f} s", f"{ratio:.2f}", "<= 1.05, or ...", spread),
         Figure("... pipeline - bare torchrun", f"{overhead:.0f} s", "<= 10 s", spread_more),

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from kfp_finetune.chat import IGNORED, load_tokenizer
-from kfp_finetune.components.torchtune_train.epochs import newest_epoch
+from kfp_finetune.components.torchtune_train.epochs import check_finished, choose_epoch, whole_epochs
 from kfp_finetune.components.torchtune_train.plan import Plan
-from kfp_finetune.errors import refuse
 from kfp_finetune.metrics import read_metrics
 from kfp_finetune.progress import progress_printer
 from kfp_finetune.reports.evaluation import evaluation_report
@@ -35,6 +34,8 @@ class Evaluation:
         loss_after: The same under the tuned model.
         tokens: How many tokens were compared.
         rows: In how many rows.
+        epoch: The epoch that was compared: the newest, or the best of those kept.
+        epoch_losses: The loss of each epoch that was looked at, by the epoch's name.
         samples: A few prompts, with the expected answer and both models' own.
     """
 
@@ -42,18 +43,22 @@ class Evaluation:
     loss_after: float
     tokens: int
     rows: int
+    epoch: str
+    epoch_losses: Mapping[str, float]
     samples: Sequence[dict[str, str]]
 
 
 def evaluate(plan: Plan, workspace_root: str) -> Evaluation:
-    """Compares the newest epoch of a training with its base, or finds that this was done.
+    """Compares a training's model with its base, or finds that this was done.
+
+    The model is the newest epoch or, if the best is to be exported, the one of those kept with the least loss.
 
     Args:
         plan: The training.
         workspace_root: Absolute path of the mounted volume.
 
     Raises:
-        UserError: If the training has no epoch yet.
+        UserError: If the training is not finished.
     """
     root = open_workspace(workspace_root).root
     training = root / plan.training
@@ -61,18 +66,23 @@ def evaluate(plan: Plan, workspace_root: str) -> Evaluation:
     if known.exists():
         print(f"training {plan.key} is evaluated already", flush=True)
         return Evaluation(**json.loads(known.read_text()))
-    tuned = newest_epoch(training)
-    if tuned is None:
-        raise refuse("training_plan", f"{plan.key}, which has no epoch yet", "a finished training", "Train it first.")
+    check_finished(training, plan.key, plan.epochs)
+    epochs = list(whole_epochs(training).values())
     rows = datasets.load_from_disk(str(training / "tokens" / "held_out"))
     prompts = json.loads((training / "samples.json").read_text())
-    before = _measure("evaluate base", root / plan.model, plan.dtype, rows, prompts, root / plan.model)
-    after = _measure("evaluate tuned", tuned, plan.dtype, rows, prompts, root / plan.model)
+    base = root / plan.model
+    before = _measure("evaluate base", base, plan.dtype, rows, prompts, base)
+    compared = epochs if plan.export_checkpoint == "best" else epochs[-1:]
+    measured = [_measure(f"evaluate {epoch.name}", epoch, plan.dtype, rows, prompts, base) for epoch in compared]
+    best = min(range(len(measured)), key=lambda index: measured[index].loss)
+    after = measured[best]
+    choose_epoch(training, compared[best])
     samples = [
-        {"prompt": prompt["prompt"], "expected": prompt["expected"], "base": base, "tuned": ours}
-        for prompt, base, ours in zip(prompts, before.answers, after.answers, strict=True)
+        {"prompt": prompt["prompt"], "expected": prompt["expected"], "base": theirs, "tuned": ours}
+        for prompt, theirs, ours in zip(prompts, before.answers, after.answers, strict=True)
     ]
-    evaluation = Evaluation(before.loss, after.loss, after.tokens, len(rows), samples)
+    losses = {epoch.name: figures.loss for epoch, figures in zip(compared, measured, strict=True)}
+    evaluation = Evaluation(before.loss, after.loss, after.tokens, len(rows), compared[best].name, losses, samples)
     write_atomically(training / REPORT_NAME, _report(plan, evaluation, read_metrics(training / "metrics.jsonl")))
     write_atomically(known, json.dumps(asdict(evaluation), indent=2))
     return evaluation
@@ -162,10 +172,16 @@ def _answer(model: PreTrainedModel, tokenizer: Any, prompt_ids: Sequence[int]) -
         max_new_tokens=MAX_NEW_TOKENS,
         do_sample=False,
         repetition_penalty=1.2,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=sorted(_end_tokens(model, tokenizer)),
         pad_token_id=tokenizer.pad_token_id,
     )
     return tokenizer.decode(written[0, len(prompt_ids) :], skip_special_tokens=True).strip()
+
+
+def _end_tokens(model: PreTrainedModel, tokenizer: Any) -> set[int]:
+    """What ends an answer: the tokenizer's end token, and those of the model, such as Gemma's end of a turn."""
+    known = model.generation_config.eos_token_id
+    return {tokenizer.eos_token_id} | set(known if isinstance(known, list) else [] if known is None else [known])
 
 
 def _report(plan: Plan, evaluation: Evaluation, metrics: Sequence[dict[str, float]]) -> str:
@@ -176,6 +192,8 @@ def _report(plan: Plan, evaluation: Evaluation, metrics: Sequence[dict[str, floa
             ("Method", plan.method),
             ("Rows held out", f"{evaluation.rows:,}"),
             ("Tokens compared", f"{evaluation.tokens:,}"),
+            ("Epoch", evaluation.epoch),
+            *((f"Loss of {name}", f"{loss:.4f}") for name, loss in evaluation.epoch_losses.items()),
         ],
         losses=[
             ("Loss on held-out answers", evaluation.loss_before, evaluation.loss_after),

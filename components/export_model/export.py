@@ -1,4 +1,4 @@
-"""Publishes the newest epoch of a training as a model that is proven to load."""
+"""Publishes an epoch of a training as a model that is proven to load."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -7,9 +7,10 @@ from pathlib import Path
 
 from kfp_finetune.components.export_model.split import write_adapter, write_merged
 from kfp_finetune.components.export_model.verify import verify
-from kfp_finetune.components.torchtune_train.epochs import newest_epoch
+from kfp_finetune.components.torchtune_train.epochs import check_finished, chosen_epoch, newest_epoch
 from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.errors import refuse
+from kfp_finetune.sources.huggingface import repository_name
 from kfp_finetune.workspace import (
     MANIFEST_NAME,
     REPORT_NAME,
@@ -37,7 +38,7 @@ def export(plan: Plan, name: str, workspace_root: str) -> Manifest:
         The manifest of exports/KEY.
 
     Raises:
-        UserError: If the training has no epoch yet, or the name is no plain name.
+        UserError: If the training is not finished, or the name is no plain name.
         ExportError: If the model is not whole.
     """
     workspace = open_workspace(workspace_root)
@@ -56,17 +57,15 @@ def export(plan: Plan, name: str, workspace_root: str) -> Manifest:
 
 def _build(workspace: Workspace, plan: Plan, staging: Path) -> Manifest:
     training = workspace.root / plan.training
-    epoch = newest_epoch(training)
-    if epoch is None:
-        raise refuse("training_plan", f"{plan.key}, which has no epoch yet", "a finished training", "Train it first.")
+    epoch = _choose(plan, training)
     base = workspace.root / plan.model
     write_merged(epoch, staging / "merged", plan.has_chat_template)
-    adapter = staging / "adapter" if write_adapter(epoch, staging / "adapter", plan.base) else None
+    adapter = staging / "adapter" if write_adapter(epoch, staging / "adapter", repository_name(plan.base)) else None
     if (training / REPORT_NAME).exists():
         shutil.copyfile(training / REPORT_NAME, staging / REPORT_NAME)
     with ThreadPoolExecutor(max_workers=1) as pool:
         files = pool.submit(describe_files, staging)
-        verdict = verify(staging / "merged", adapter, base, plan.lora_scale, plan.method == "qlora")
+        verdict = verify(staging / "merged", adapter, base, plan.lora_scale, plan.quantizes_base)
     return Manifest(
         kind="export",
         key=plan.key,
@@ -76,3 +75,12 @@ def _build(workspace: Workspace, plan: Plan, staging: Path) -> Manifest:
         files=files.result(),
         facts={"method": plan.method, "dataset": plan.dataset, "dtype": plan.dtype, **asdict(verdict)},
     )
+
+
+def _choose(plan: Plan, training: Path) -> Path:
+    check_finished(training, plan.key, plan.epochs)
+    epoch = chosen_epoch(training) if plan.export_checkpoint == "best" else newest_epoch(training)
+    if epoch is None:
+        given = f"{plan.key}, which has no evaluation that tells its best epoch"
+        raise refuse("training_plan", given, "an evaluated training", "Run evaluate_model before.")
+    return epoch

@@ -1,5 +1,6 @@
 """Proves that an export is whole: tensor by tensor, never more than one of them in memory."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ import torch
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from kfp_finetune.components.torchtune_train.families import Config, complete
+from kfp_finetune.components.torchtune_train.quantization import in_four_bits
 from kfp_finetune.progress import progress_printer
 
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
@@ -89,7 +92,8 @@ def verify(merged: Path, adapter: Path | None, base: Path, lora_scale: float, qu
     """
     weights = Weights(merged)
     _check_names(weights, merged)
-    changes = _Adapter(Weights(adapter), lora_scale, quantized) if adapter else None
+    four_bits = complete(json.loads((base / "config.json").read_text())) if quantized else None
+    changes = _Adapter(Weights(adapter), lora_scale, four_bits) if adapter else None
     originals = Weights(base)
     report = progress_printer("verify", len(weights), "tensor")
     parameters, largest = 0, 0.0
@@ -138,12 +142,12 @@ class _Change:
 
 
 class _Adapter:
-    """What the adapter does to each weight."""
+    """What the adapter does to each weight; `four_bits` is the base's config.json if training held it in four bits."""
 
-    def __init__(self, adapter: Weights, scale: float, quantized: bool):
+    def __init__(self, adapter: Weights, scale: float, four_bits: Config | None):
         self._adapter = adapter
         self._scale = scale
-        self.quantized = quantized
+        self.four_bits = four_bits
         self.unused = {name.removesuffix(".lora_A.weight") for name in adapter if name.endswith(".lora_A.weight")}
 
     def take(self, weight: str) -> _Change | None:
@@ -165,11 +169,13 @@ def _difference(name: str, merged: torch.Tensor, base: torch.Tensor, adapter: _A
     base = base.to(merged.dtype)
     change = adapter.take(name)
     if change is None:
-        if not torch.equal(merged, base):
+        if not torch.equal(merged, base) and not (
+            adapter.four_bits is not None and _is_in_four_bits(name, merged, base, adapter.four_bits)
+        ):
             raise ExportError(f"{name} has no adapter, and yet it is not as in the base model")
         return 0.0
-    if adapter.quantized:
-        base = _four_bits(base)
+    if adapter.four_bits is not None:
+        base = in_four_bits(name, base, adapter.four_bits)
     largest, difference = 1e-12, 0.0
     for rows in torch.arange(len(merged)).split(ROWS_AT_ONCE):
         expected = change.apply(base, rows)
@@ -183,8 +189,9 @@ def _difference(name: str, merged: torch.Tensor, base: torch.Tensor, adapter: _A
     return difference / largest
 
 
-def _four_bits(weight: torch.Tensor) -> torch.Tensor:
-    """The weight as training saw it when it held the base in four bits."""
-    from torchao.dtypes.nf4tensor import to_nf4
-
-    return to_nf4(weight).get_original_weight()
+def _is_in_four_bits(name: str, merged: torch.Tensor, base: torch.Tensor, config: Config) -> bool:
+    """Whether a matrix without an adapter is as training held it."""
+    if base.dim() != 2:
+        return False
+    difference = (merged - in_four_bits(name, base, config)).abs().max()
+    return bool(difference <= TOLERANCES[base.dtype] * base.abs().max())

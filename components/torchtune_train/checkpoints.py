@@ -9,7 +9,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torchtune.training import MODEL_KEY, FullModelHFCheckpointer, ModelType
 
-from kfp_finetune.components.torchtune_train.epochs import ADAPTER_FOLDER, RECIPE_STATE_NAME, whole_epochs
+from kfp_finetune.components.torchtune_train.epochs import (
+    ADAPTER_FOLDER,
+    RECIPE_STATE_NAME,
+    drop_surplus,
+    whole_epochs,
+)
 from kfp_finetune.components.torchtune_train.families import complete
 from kfp_finetune.workspace import MANIFEST_NAME, publishing
 
@@ -20,10 +25,16 @@ class EpochCheckpointer(FullModelHFCheckpointer):
     An epoch's directory holds a model that transformers loads, the adapter (LoRA) in a folder of its own, where no
     loader applies it a second time, and, but for the last epoch, the state that training goes on from. There is no
     adapter in peft's form of a Phi: torchtune cannot write one, as transformers fuses the matrices that it adapts.
+
+    Args:
+        args: Of `FullModelHFCheckpointer`.
+        keep_last_n: Epochs to keep; 0 for all.
+        kwargs: Of `FullModelHFCheckpointer`.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: Any, keep_last_n: int = 0, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self._keep_last_n = keep_last_n
         self._output_dir: Path
         self._config: dict[str, Any] = complete(self._config)
 
@@ -40,7 +51,9 @@ class EpochCheckpointer(FullModelHFCheckpointer):
         model: dict[str, torch.Tensor] = loaded[MODEL_KEY]
         if tied:
             model.pop("output.weight", None)
-        loaded[MODEL_KEY] = self._put_norms_right(model)
+        # Parts of Phi's fused matrices are views of these, and four bits can only be made of a whole tensor.
+        whole = {name: tensor.clone() if tensor.storage_offset() else tensor for name, tensor in model.items()}
+        loaded[MODEL_KEY] = self._put_norms_right(whole)
         self._weight_map: dict[str, str] = {
             name: shard for name, shard in self._weight_map.items() if self._is_saved(name)
         }
@@ -85,6 +98,7 @@ class EpochCheckpointer(FullModelHFCheckpointer):
                 self._output_dir = training
             _tidy(staging, epoch)
             _order_adapter(staging / ADAPTER_FOLDER / "adapter_model.safetensors", self._config, self._is_interleaved)
+        drop_surplus(training, self._keep_last_n)
 
 
 def _check_tied(files: Sequence[Path]) -> None:

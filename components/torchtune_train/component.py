@@ -28,6 +28,7 @@ def plan(
     new_system_prompt: str = "",
     split: str = "train",
     held_out: str = "5%",
+    advanced: dict = {},  # noqa: B006
     overrides: dict = {},  # noqa: B006
     workspace: str = "/workspace",
 ) -> bool:
@@ -39,9 +40,9 @@ def plan(
         training_plan: What the next steps need to know.
         data_report: Token lengths by the model's own tokenizer, the share cut off, a few rows.
         name: The series that the export belongs to; latest/NAME points to the newest.
-        method: "full" trains every weight, "lora" and "dora" an adapter, "qlora" an adapter beside 4-bit weights.
+        method: "full" trains every weight, "lora" and "dora" an adapter, "qlora" and "qdora" one beside 4-bit weights.
         epochs: Passes over the training rows.
-        learning_rate: Peak of the cosine schedule; 0 means 2e-5 for full and 3e-4 for adapters.
+        learning_rate: Peak of the schedule; 0 means 2e-5 for full and 3e-4 for adapters.
         batch_size: Rows in a batch on each GPU.
         gradient_accumulation_steps: Batches before each update of the weights.
         max_seq_len: Tokens after which a row is cut; 0 means 2048, or as many as the model can read if fewer.
@@ -55,7 +56,8 @@ def plan(
         new_system_prompt: A system message put before every row that has none; empty for none.
         split: The rows to train on: a split's name or a part of one, such as "train[:10%]".
         held_out: The rows to evaluate on: a share of the split ("5%") or another split ("test").
-        overrides: Any other key of torchtune's configuration: {"optimizer.weight_decay": 0.1}.
+        advanced: Settings without a parameter of their own: {"weight_decay": 0.1, "lora_alpha": 32}.
+        overrides: Any other key of torchtune's configuration: {"optimizer.betas": [0.9, 0.95]}.
         workspace: Where the volume is mounted.
 
     Returns:
@@ -71,7 +73,7 @@ def plan(
         gradient_accumulation_steps=gradient_accumulation_steps, max_seq_len=max_seq_len, packed=packed,
         lora_rank=lora_rank, dtype=dtype, num_procs_per_node=num_procs_per_node, dataset_type=dataset_type,
         column_map=column_map, train_on_input=train_on_input, new_system_prompt=new_system_prompt, split=split,
-        held_out=held_out, overrides=overrides,
+        held_out=held_out, advanced=advanced, overrides=overrides,
     )  # fmt: skip
     with clear_errors():
         outcome = make_plan(recall_manifest(dataset), recall_manifest(model), name, settings, workspace)

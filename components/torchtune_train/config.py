@@ -8,12 +8,8 @@ from typing import Any
 import yaml
 
 from kfp_finetune.components.torchtune_train.models import Architecture
-from kfp_finetune.components.torchtune_train.overrides import merge, nest
+from kfp_finetune.components.torchtune_train.names import CHUNKED_LOSS, ROOM, SCHEDULERS
 from kfp_finetune.components.torchtune_train.settings import TrainSettings
-
-ROOM = "kfp_finetune.components.torchtune_train"
-WARMUP_SHARE = 0.03
-"""Share of the steps in which the learning rate rises to its peak."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +25,17 @@ class Steps:
     total: int
 
 
-def count_steps(rows: int, settings: TrainSettings, max_steps_per_epoch: int | None) -> Steps:
+def count_steps(rows: int, settings: TrainSettings) -> Steps:
     """Counts steps as the recipes do: rows are dealt evenly to the processes, and an unfilled last batch is left out.
 
     Args:
         rows: Rows to train on.
-        settings: Batch size, accumulation and number of processes.
-        max_steps_per_epoch: torchtune's bound, None for none.
+        settings: Batch size, accumulation, number of processes, and the bound on an epoch.
     """
-    rows_each = -(-rows // settings.num_procs_per_node)
+    rows_each = -(-rows // settings.data_parallel_dim)
     an_epoch = rows_each // settings.batch_size // settings.gradient_accumulation_steps
-    if max_steps_per_epoch is not None:
-        an_epoch = min(an_epoch, max_steps_per_epoch)
+    if settings.max_steps_per_epoch:
+        an_epoch = min(an_epoch, settings.max_steps_per_epoch)
     return Steps(an_epoch, an_epoch * settings.epochs)
 
 
@@ -82,37 +77,56 @@ def build_config(
             "checkpoint_files": list(weights),
             "model_type": architecture.model_type,
             "output_dir": str(training),
+            "keep_last_n": settings.keep_last_n_checkpoints,
         },
         "resume_from_checkpoint": False,
-        "optimizer": {
-            "_component_": "torch.optim.AdamW",
-            "lr": settings.peak_learning_rate,
-            "weight_decay": 0.01,
-            "fused": True,
-        },
+        "optimizer": _optimizer(settings),
         "lr_scheduler": {
-            "_component_": "torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup",
-            "num_warmup_steps": max(1, round(steps.total * WARMUP_SHARE)),
+            "_component_": SCHEDULERS[settings.lr_scheduler],
+            "num_warmup_steps": round(steps.total * settings.warmup_ratio),
         },
-        "loss": {"_component_": "torchtune.modules.loss.CEWithChunkedOutputLoss"},
+        "loss": {"_component_": CHUNKED_LOSS, "num_output_chunks": settings.num_output_chunks},
         "epochs": settings.epochs,
-        "max_steps_per_epoch": None,
+        # Always given: the recipes would carry the gradients of an epoch's last, unfilled step into the next epoch.
+        "max_steps_per_epoch": steps.an_epoch,
         "batch_size": settings.batch_size,
         "gradient_accumulation_steps": settings.gradient_accumulation_steps,
-        "clip_grad_norm": 1.0,
+        "clip_grad_norm": settings.clip_grad_norm or None,
         "shuffle": True,
-        "seed": 42,
+        "seed": settings.seed,
         "dtype": settings.dtype,
         "device": "auto",
-        "compile": False,
+        "compile": settings.compile,
+        "enable_activation_checkpointing": settings.enable_activation_checkpointing,
+        "enable_activation_offloading": settings.enable_activation_offloading,
+        "fsdp_cpu_offload": settings.fsdp_cpu_offload,
+        **_tensor_parallel(settings),
         "log_every_n_steps": 1,
         "log_peak_memory_stats": True,
         "metric_logger": {
             "_component_": f"{ROOM}.metrics.MetricsFile",
             "path": str(training / "metrics.jsonl"),
             "total_steps": steps.total,
+            "loggers": settings.metric_loggers,
         },
     }
+
+
+def _optimizer(settings: TrainSettings) -> dict[str, Any]:
+    common = {"lr": settings.peak_learning_rate, "weight_decay": settings.weight_decay}
+    if settings.optimizer == "adamw_8bit":
+        return {"_component_": "torchao.optim.AdamW8bit", **common}
+    if settings.tensor_parallel_dim > 1:
+        # Neither kind can take matrices that all processes share and matrices that only some do in one call.
+        return {"_component_": "torch.optim.AdamW", **common, "fused": False, "foreach": False}
+    return {"_component_": "torch.optim.AdamW", **common, "fused": True}
+
+
+def _tensor_parallel(settings: TrainSettings) -> dict[str, Any]:
+    if settings.tensor_parallel_dim == 1:
+        return {}
+    plan = {"_component_": "torchtune.models.llama3.base_llama_tp_plan"}
+    return {"tensor_parallel_dim": settings.tensor_parallel_dim, "tensor_parallel_plan": plan}
 
 
 def _model(settings: TrainSettings, architecture: Architecture) -> dict[str, Any]:
@@ -121,21 +135,16 @@ def _model(settings: TrainSettings, architecture: Architecture) -> dict[str, Any
         return {"_component_": architecture.builder, **sizes}
     return {
         "_component_": architecture.lora_builder,
-        "lora_attn_modules": ["q_proj", "k_proj", "v_proj", "output_proj"],
-        "apply_lora_to_mlp": True,
-        "apply_lora_to_output": False,
+        "lora_attn_modules": settings.lora_attn_modules,
+        "apply_lora_to_mlp": settings.apply_lora_to_mlp,
+        "apply_lora_to_output": settings.apply_lora_to_output,
         "lora_rank": settings.lora_rank,
-        "lora_alpha": 2 * settings.lora_rank,
-        "lora_dropout": 0.0,
-        "use_dora": settings.method == "dora",
+        "lora_alpha": settings.alpha,
+        "lora_dropout": settings.lora_dropout,
+        "use_dora": settings.has_magnitudes,
         "quantize_base": settings.quantizes_base,
         **sizes,
     }
-
-
-def apply_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with the user's own keys laid over it."""
-    return merge(config, nest(overrides))
 
 
 def write_config(path: Path, config: Mapping[str, Any], settings: TrainSettings) -> None:

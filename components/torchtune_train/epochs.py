@@ -4,11 +4,20 @@ import re
 import shutil
 from pathlib import Path
 
+from kfp_finetune.errors import refuse
+from kfp_finetune.workspace import write_atomically
+
 ADAPTER_FOLDER = "adapter"
 """Folder of an epoch that holds the adapter, where no loader of the merged weights applies it a second time."""
 
 RECIPE_STATE_NAME = "recipe_state.pt"
 """File of an epoch that training goes on from; the last epoch has none."""
+
+CHOSEN_NAME = "chosen_epoch.txt"
+"""File of a training with the name of the epoch that is to be exported."""
+
+UNFINISHED_PREFIX = ".tmp-"
+"""Of the name of an epoch that is not whole, as `workspace.publishing` makes them."""
 
 
 def whole_epochs(training: Path) -> dict[int, Path]:
@@ -21,12 +30,62 @@ def whole_epochs(training: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
+def finished_epochs(training: Path) -> int:
+    """How many epochs a training has finished, whether they are still there or not."""
+    return max(whole_epochs(training), default=-1) + 1
+
+
+def check_finished(training: Path, key: str, epochs: int) -> None:
+    """Refuses a training that has epochs to go, of which nothing is to be evaluated or exported for good.
+
+    Args:
+        training: The training's directory.
+        key: Its name, for the message.
+        epochs: How many it is to have.
+
+    Raises:
+        UserError: If it has fewer.
+    """
+    finished = finished_epochs(training)
+    if finished < epochs:
+        given = f"{key}, which has finished {finished} of {epochs} epochs"
+        raise refuse("training_plan", given, "a finished training", "Train it first.")
+
+
 def newest_epoch(training: Path) -> Path | None:
     """The directory of the last finished epoch, or None."""
     return next(reversed(whole_epochs(training).values()), None)
 
 
+def choose_epoch(training: Path, epoch: Path) -> None:
+    """Notes which epoch is to be exported."""
+    write_atomically(training / CHOSEN_NAME, epoch.name)
+
+
+def chosen_epoch(training: Path) -> Path | None:
+    """The epoch that was noted, or None."""
+    note = training / CHOSEN_NAME
+    return training / note.read_text() if note.exists() else None
+
+
+def drop_surplus(training: Path, keep_last_n: int) -> None:
+    """Removes what is not needed once a newer epoch is whole: older epochs, and what to go on from in those kept.
+
+    An epoch goes by a rename first, so that no half of one is ever taken for whole.
+
+    Args:
+        training: The training's directory.
+        keep_last_n: Epochs to keep; 0 for all.
+    """
+    epochs = list(whole_epochs(training).values())
+    for epoch in epochs[:-1]:
+        (epoch / RECIPE_STATE_NAME).unlink(missing_ok=True)
+    for epoch in epochs[:-keep_last_n] if keep_last_n else []:
+        epoch.rename(epoch.with_name(f"{UNFINISHED_PREFIX}{epoch.name}"))
+    sweep_unfinished(training)
+
+
 def sweep_unfinished(training: Path) -> None:
-    """Removes what a killed process left of an epoch that it was saving."""
-    for leftover in training.glob(".tmp-epoch_*"):
+    """Removes what a killed process left of an epoch that it was saving or removing."""
+    for leftover in training.glob(f"{UNFINISHED_PREFIX}epoch_*"):
         shutil.rmtree(leftover, ignore_errors=True)

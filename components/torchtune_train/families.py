@@ -33,6 +33,44 @@ class Architecture:
     tied: bool
 
 
+def heads_in_pairs(name: str, config: Config) -> int | None:
+    """How many heads a matrix has whose rows torchtune keeps in pairs, for its interleaved rotary embeddings.
+
+    Args:
+        name: Of a weight, as transformers has it.
+        config: The whole config.json; see `complete`.
+
+    Returns:
+        None for a matrix that is neither the queries' nor the keys', and for Qwen 2, whose rows are as they are.
+    """
+    if config["model_type"] == "qwen2":
+        return None
+    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
+    return next((count for module, count in heads.items() if f".{module}." in name), None)
+
+
+def matrix_shapes(architecture: Architecture) -> dict[str, tuple[int, int]]:
+    """Rows and columns of each layer's matrices, by torchtune's name, and of the output layer.
+
+    Args:
+        architecture: The model's.
+    """
+    sizes = architecture.arguments
+    width, inner = sizes["embed_dim"], sizes["intermediate_dim"]
+    head_dim = sizes.get("head_dim") or width // sizes["num_heads"]
+    queries, keys = sizes["num_heads"] * head_dim, sizes["num_kv_heads"] * head_dim
+    return {
+        "q_proj": (queries, width),
+        "k_proj": (keys, width),
+        "v_proj": (keys, width),
+        "output_proj": (width, queries),
+        "gate_proj": (inner, width),
+        "up_proj": (inner, width),
+        "down_proj": (width, inner),
+        "output": (sizes["vocab_size"], width),
+    }
+
+
 @dataclass(frozen=True)
 class Family:
     """The models that share a `model_type` in config.json.

@@ -1,4 +1,4 @@
-"""The figures of each step: a line in a file, and a line of progress in the log."""
+"""The figures of each step: a line in a file, a line of progress in the log, and trackers where asked for."""
 
 import json
 import time
@@ -8,6 +8,7 @@ from typing import Any
 
 from torchtune.training.metric_logging import MetricLoggerInterface
 
+from kfp_finetune.components.torchtune_train.loggers import open_loggers
 from kfp_finetune.progress import progress_printer
 
 LABELS_ONLY = "tokens_per_second_per_gpu"
@@ -20,21 +21,29 @@ class MetricsFile(MetricLoggerInterface):
     Args:
         path: The file.
         total_steps: Steps of the whole training, for the progress.
+        loggers: Trackers that get the figures too, as `loggers.check_loggers` accepts them; the file's folder is the
+            training's.
     """
 
-    def __init__(self, path: str, total_steps: int):
+    def __init__(self, path: str, total_steps: int, loggers: Mapping[str, Mapping[str, Any]] | None = None):
         self._file = Path(path).open("a", buffering=1)  # noqa: SIM115  closed by close()
         self._total_steps = total_steps
+        self._loggers = open_loggers(loggers or {}, Path(path).parent)
         self._report: Any = None
+        self._learning_rate = 0.0
         self._tokens_read: Callable[[], int] = lambda: 0
         self._before = (0, time.monotonic())
 
-    def count_tokens(self, tokens_read: Callable[[], int]) -> None:
-        """Adds the tokens a second to every step.
+    def begin(self, learning_rate: float, tokens_read: Callable[[], int]) -> None:
+        """Adds to every step its own learning rate and the tokens a second.
+
+        The recipes log a step's figures once the rate of the next one is set.
 
         Args:
+            learning_rate: Of the first step.
             tokens_read: Tokens that all processes have read so far, padding left out.
         """
+        self._learning_rate = learning_rate
         self._tokens_read = tokens_read
         self._before = (tokens_read(), time.monotonic())
 
@@ -48,12 +57,15 @@ class MetricsFile(MetricLoggerInterface):
     def log_dict(self, payload: Mapping[str, Any], step: int) -> None:
         """Writes the figures of a step."""
         figures = {name: float(value) for name, value in payload.items() if name != LABELS_ONLY}
+        if "lr" in figures:
+            figures["lr"], self._learning_rate = self._learning_rate, figures["lr"]
         figures |= self._speed()
         self._file.write(json.dumps({"step": step, "time": round(time.time(), 3), **figures}) + "\n")
         self._report = self._report or progress_printer("train", self._total_steps, "step", done=step - 1)
         self._report(
             step, **{name: round(figures[name], 4) for name in ("loss", "tokens_per_second") if name in figures}
         )
+        self._loggers.log_dict(figures, step)
 
     def _speed(self) -> dict[str, float]:
         now = (self._tokens_read(), time.monotonic())
@@ -63,5 +75,6 @@ class MetricsFile(MetricLoggerInterface):
         return {"tokens": tokens, "seconds": round(seconds, 4), "tokens_per_second": speed}
 
     def close(self) -> None:
-        """Closes the file."""
+        """Closes the file and the trackers."""
         self._file.close()
+        self._loggers.close()

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import field
-from typing import Annotated, Any, Literal, TypeVar
+from dataclasses import asdict, field
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
@@ -13,8 +14,22 @@ from kfp_finetune.errors import Problem
 STRICT = ConfigDict(extra="forbid", strict=True)
 FULL_LEARNING_RATE, ADAPTER_LEARNING_RATE = 2e-5, 3e-4
 """Defaults, as torchtune's own configs have them for full and LoRA fine-tuning."""
-COLUMN_KEYS = frozenset({"input", "output", "instruction", "messages", "text"})
+COLUMN_KEYS = frozenset({"input", "output", "instruction", "messages", "text", "tools"})
 """What a column can hold."""
+
+AttentionModule = Literal["q_proj", "k_proj", "v_proj", "output_proj"]
+"""torchtune's names of the attention's matrices."""
+
+IN_FOUR_BITS = frozenset({"qlora", "qdora"})
+"""Methods that hold the base's weights in four bits."""
+
+ON_THE_FORM = frozenset(
+    {
+        "method", "epochs", "learning_rate", "batch_size", "gradient_accumulation_steps", "max_seq_len", "packed",
+        "lora_rank", "dtype", "num_procs_per_node", "overrides",
+    }
+)  # fmt: skip
+"""Settings of a training that have a parameter of their own; the others go into the parameter `advanced`."""
 
 T = TypeVar("T")
 
@@ -67,30 +82,82 @@ class TrainSettings:
 
     Args:
         method: "full" trains every weight, "lora" a low-rank adapter beside them, "dora" an adapter and each row's
-            magnitude, "qlora" an adapter beside weights in four bits.
+            magnitude, "qlora" and "qdora" the same beside weights in four bits.
         epochs: Passes over the training rows.
-        learning_rate: Peak of the cosine schedule; 0 means 2e-5 for full and 3e-4 for adapters.
+        learning_rate: Peak of the schedule; 0 means 2e-5 for full and 3e-4 for adapters.
         batch_size: Rows in a batch on each process (GPU).
         gradient_accumulation_steps: Batches before each update of the weights.
         max_seq_len: Tokens after which a row is cut; 0 means 2048, or as many as the model can read if fewer.
         packed: Whether short rows are put into one sequence of `max_seq_len` tokens, each attending to itself alone.
-        lora_rank: Rank of the adapter's matrices; its alpha is twice the rank unless overridden.
         dtype: "bf16" or "fp32", of weights, gradients and optimizer.
         num_procs_per_node: Training processes, one for each GPU.
-        overrides: Any other key of torchtune's configuration, nested or dotted: {"optimizer.weight_decay": 0.1}.
+        lora_rank: Rank of the adapter's matrices.
+        lora_alpha: Weight of the adapter is alpha / rank; 0 means twice the rank.
+        lora_dropout: Share of the adapter's inputs that is left out at random.
+        lora_attn_modules: The attention's matrices that have an adapter.
+        apply_lora_to_mlp: Whether the MLP's matrices have one.
+        apply_lora_to_output: Whether the output layer has one; not where it is the embeddings.
+        optimizer: "adamw", or "adamw_8bit" whose state is held in eight bits.
+        weight_decay: AdamW's.
+        lr_scheduler: How the learning rate falls after the warm-up: "cosine", "linear" or "constant".
+        warmup_ratio: Share of the steps in which the learning rate rises to its peak.
+        clip_grad_norm: Largest norm of the gradient; 0 for no limit.
+        max_steps_per_epoch: Updates of the weights after which an epoch ends; 0 for all rows.
+        seed: Of the order of rows, the adapter's first values and dropout.
+        compile: Whether the model is compiled by torch, which takes a minute and speeds up long trainings.
+        enable_activation_checkpointing: Whether activations are computed again in the backward pass: slower, but for
+            less memory.
+        enable_activation_offloading: Whether they wait in the CPU's memory; needs the former, and a GPU.
+        fsdp_cpu_offload: Whether weights and optimizer rest in the CPU's memory; without effect on a CPU.
+        num_output_chunks: Parts in which logits and loss are computed, so that they take less memory.
+        tensor_parallel_dim: Processes that share each matrix; for full fine-tuning of Llama models.
+        keep_last_n_checkpoints: Epochs that are kept; 0 for all.
+        export_checkpoint: "last", or "best": of the epochs kept, the one with the least loss on the held-out rows.
+        metric_loggers: Where the figures of each step go too: {"tensorboard": {}, "mlflow": {...}, "wandb": {...}}.
+        overrides: Any other key of torchtune's configuration, nested or dotted: {"optimizer.betas": [0.9, 0.95]}.
     """
 
-    method: Literal["full", "lora", "dora", "qlora"] = "lora"
+    method: Literal["full", "lora", "dora", "qlora", "qdora"] = "lora"
     epochs: Annotated[int, Field(ge=1, le=1000)] = 1
     learning_rate: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 2
     gradient_accumulation_steps: Annotated[int, Field(ge=1, le=4096)] = 1
     max_seq_len: Annotated[int, Field(ge=0, le=1_048_576)] = 0
     packed: bool = False
-    lora_rank: Annotated[int, Field(ge=1, le=1024)] = 8
     dtype: Literal["bf16", "fp32"] = "bf16"
     num_procs_per_node: Annotated[int, Field(ge=1, le=64)] = 1
+    lora_rank: Annotated[int, Field(ge=1, le=1024)] = 8
+    lora_alpha: Annotated[float, Field(ge=0, le=65_536, allow_inf_nan=False)] = 0.0
+    lora_dropout: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
+    lora_attn_modules: Annotated[list[AttentionModule], Field(min_length=1)] = field(
+        default_factory=lambda: list(get_args(AttentionModule))
+    )
+    apply_lora_to_mlp: bool = True
+    apply_lora_to_output: bool = False
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    weight_decay: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.01
+    lr_scheduler: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_ratio: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.03
+    clip_grad_norm: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 1.0
+    max_steps_per_epoch: Annotated[int, Field(ge=0, le=10**9)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
+    compile: bool = False
+    enable_activation_checkpointing: bool = False
+    enable_activation_offloading: bool = False
+    fsdp_cpu_offload: bool = False
+    num_output_chunks: Annotated[int, Field(ge=1, le=256)] = 8
+    tensor_parallel_dim: Annotated[int, Field(ge=1, le=64)] = 1
+    keep_last_n_checkpoints: Annotated[int, Field(ge=0, le=1000)] = 0
+    export_checkpoint: Literal["last", "best"] = "last"
+    metric_loggers: dict[str, dict[str, Any]] = field(default_factory=dict)
     overrides: dict[str, Any] = field(default_factory=dict)
+
+    @field_validator("lora_attn_modules")
+    @classmethod
+    def _no_module_twice(cls, value: list[str]) -> list[str]:
+        if len(set(value)) < len(value):
+            raise ValueError("each module once")
+        return value
 
     @property
     def peak_learning_rate(self) -> float:
@@ -98,14 +165,67 @@ class TrainSettings:
         return self.learning_rate or (ADAPTER_LEARNING_RATE if self.has_adapter else FULL_LEARNING_RATE)
 
     @property
+    def alpha(self) -> float:
+        """The adapter's alpha that is meant: the given one, or twice the rank."""
+        return self.lora_alpha or 2 * self.lora_rank
+
+    def shaping(self) -> dict[str, Any]:
+        """What shapes the result, in one form where there are several: the same values train the same model."""
+        meant = {
+            "learning_rate": self.peak_learning_rate,
+            "lora_alpha": self.alpha,
+            "lora_attn_modules": sorted(set(self.lora_attn_modules)),
+        }
+        idle = set() if self.has_adapter else {name for name in self.__dataclass_fields__ if "lora_" in name}
+        return {name: value for name, value in (asdict(self) | meant).items() if name not in idle}
+
+    @property
     def has_adapter(self) -> bool:
         """Whether an adapter is trained and not the weights themselves."""
         return self.method != "full"
 
     @property
+    def has_magnitudes(self) -> bool:
+        """Whether each row's magnitude is trained too."""
+        return self.method in ("dora", "qdora")
+
+    @property
     def quantizes_base(self) -> bool:
         """Whether the weights beside the adapter are in four bits."""
-        return self.method == "qlora"
+        return self.method in IN_FOUR_BITS
+
+    @property
+    def data_parallel_dim(self) -> int:
+        """How many groups of processes read rows of their own."""
+        return self.num_procs_per_node // self.tensor_parallel_dim
+
+
+def spread(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    """Takes what is in `advanced` out of it.
+
+    Args:
+        values: The user's values by name; those of `advanced` are settings too.
+
+    Returns:
+        All values by name, and a problem for each of `advanced` that does not belong there.
+    """
+    others = {name: value for name, value in values.items() if name != "advanced"}
+    advanced = values.get("advanced", {})
+    known = sorted(TrainSettings.__dataclass_fields__.keys() - ON_THE_FORM)
+    if not isinstance(advanced, Mapping):
+        return others, [
+            Problem("advanced", repr(advanced), f"an object with keys of {', '.join(known)}", "Correct it.")
+        ]
+    problems = []
+    for name in advanced:
+        if name in ON_THE_FORM or name in DataSettings.__dataclass_fields__:
+            mend = f"Set the parameter {name} itself."
+            problems.append(Problem(f"advanced.{name}", repr(advanced[name]), "settings without a parameter", mend))
+        elif name not in known:
+            near = get_close_matches(str(name), known, n=1)
+            mend = f"Did you mean {near[0]}?" if near else "Take it out, or set it in overrides if it is torchtune's."
+            problems.append(Problem("advanced", repr(name), ", ".join(known), mend))
+    return {**{name: advanced[name] for name in known if name in advanced}, **others}, problems
 
 
 def read_settings(kind: Callable[..., T], values: Mapping[str, Any]) -> tuple[T | None, list[Problem]]:
@@ -134,9 +254,9 @@ def check_values(values: Mapping[str, Any]) -> list[Problem]:
     """What is wrong with those of a user's values that are settings; others are left alone.
 
     Args:
-        values: By name.
+        values: By name, with `advanced` as the user gave it.
     """
-    problems: list[Problem] = []
+    values, problems = spread(values)
     for kind in (DataSettings, TrainSettings):
         names = kind.__dataclass_fields__.keys()
         problems += read_settings(kind, {name: value for name, value in values.items() if name in names})[1]

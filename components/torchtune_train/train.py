@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kfp_finetune.components.torchtune_train.epochs import sweep_unfinished, whole_epochs
+from kfp_finetune.components.torchtune_train.epochs import finished_epochs, sweep_unfinished
 from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.components.torchtune_train.result import read_result
 from kfp_finetune.errors import refuse
@@ -54,7 +54,7 @@ def train(plan: Plan, workspace_root: str) -> Summary:
     """
     training = open_workspace(workspace_root).root / plan.training
     with locked(training / ".lock", f"train {plan.key}"):
-        finished = len(whole_epochs(training))
+        finished = finished_epochs(training)
         if finished == plan.epochs:
             print(f"training {plan.key} is finished already", flush=True)
             return _summary(plan, training)

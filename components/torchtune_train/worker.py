@@ -12,17 +12,22 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import yaml
 from omegaconf import DictConfig
+from torchtune.training.lr_schedulers import get_lr
 
 from kfp_finetune.components.torchtune_train.adapters import initialize_alike
 from kfp_finetune.components.torchtune_train.checkpoints import resume_settings
 from kfp_finetune.components.torchtune_train.cpu import support_cpu
+from kfp_finetune.components.torchtune_train.dora import mend_magnitudes
 from kfp_finetune.components.torchtune_train.overrides import merge
+from kfp_finetune.components.torchtune_train.quantization import restore_in
 from kfp_finetune.components.torchtune_train.result import RESULT_NAME, Result
+from kfp_finetune.components.torchtune_train.settings import IN_FOUR_BITS, TrainSettings
+from kfp_finetune.components.torchtune_train.tensor_parallel import clip_over_meshes
 from kfp_finetune.launch.process import die_with_parent
 from kfp_finetune.workspace import write_atomically
 
@@ -31,7 +36,10 @@ ADAPTER = ("lora_finetune_distributed", "LoRAFinetuneRecipeDistributed")
 ALONE = ("lora_finetune_single_device", "LoRAFinetuneRecipeSingleDevice")
 """File and class of torchtune's recipes."""
 
-METHODS = ("full", "lora", "dora", "qlora")
+METHODS = get_args(TrainSettings.__annotations__["method"])
+
+FOR_GPUS = ("enable_activation_offloading", "fsdp_cpu_offload")
+"""Settings that mean nothing on a CPU."""
 
 
 def choose_recipe(method: str, world_size: int) -> tuple[str, str]:
@@ -45,7 +53,7 @@ def choose_recipe(method: str, world_size: int) -> tuple[str, str]:
     """
     if method == "full":
         return FULL
-    return ALONE if method == "qlora" and world_size == 1 else ADAPTER
+    return ALONE if method in IN_FOUR_BITS and world_size == 1 else ADAPTER
 
 
 def load_recipe(file: str) -> ModuleType:
@@ -63,9 +71,23 @@ def load_recipe(file: str) -> ModuleType:
 def ready_config(path: Path) -> DictConfig:
     """The configuration with what only the training machine knows: its device, and the epoch to go on from."""
     config: dict[str, Any] = yaml.safe_load(path.read_text())
+    config = _moved(config, config["output_dir"], str(path.parent))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config = merge(config, {"device": device, **resume_settings(Path(config["output_dir"]))})
+    if device == "cpu":
+        config |= dict.fromkeys(FOR_GPUS, False)
     return DictConfig(config)
+
+
+def _moved(value: Any, training: str, now: str) -> Any:
+    """The configuration of a volume that was mounted elsewhere when it was written; both are trainings' directories."""
+    roots = [str(Path(directory).parents[1]) for directory in (training, now)]
+    if roots[0] == roots[1]:
+        return value
+    if isinstance(value, dict):
+        return {name: _moved(item, training, now) for name, item in value.items()}
+    is_below = isinstance(value, str) and value.startswith(f"{roots[0]}/")
+    return roots[1] + value.removeprefix(roots[0]) if is_below else value
 
 
 def train(method: str, config: DictConfig) -> None:
@@ -77,26 +99,37 @@ def train(method: str, config: DictConfig) -> None:
     """
     file, name = choose_recipe(method, int(os.environ["WORLD_SIZE"]))
     on_gpu = config.device == "cuda"
-    if not on_gpu:
-        support_cpu()
+    _mend(config, on_gpu)
     if method != "full":
-        torch.distributed.init_process_group("nccl" if on_gpu else "gloo")
+        torch.distributed.init_process_group("cuda:nccl,cpu:gloo" if on_gpu else "gloo")
     recipe = getattr(load_recipe(file), name)(config)
     recipe.setup(cfg=config)
+    restore_in(recipe._model, recipe._dtype)
     if method != "full" and not config.resume_from_checkpoint:
         initialize_alike(recipe._model, config.seed)
     rows = recipe._dataloader.dataset
+    readers = torch.distributed.get_world_size() // config.get("tensor_parallel_dim", 1)
     if torch.distributed.get_rank() == 0:
-        recipe._metric_logger.count_tokens(lambda: rows.tokens_read * torch.distributed.get_world_size())
+        optimizer = recipe._optimizer or recipe._optim_ckpt_wrapper
+        recipe._metric_logger.begin(get_lr(optimizer), lambda: rows.tokens_read * readers)
     began = time.monotonic()
     recipe.train()
-    result = _measure(rows.tokens_read, on_gpu, time.monotonic() - began)
+    result = _measure(rows.tokens_read, readers, on_gpu, time.monotonic() - began)
     if torch.distributed.get_rank() == 0:
         write_atomically(Path(config.output_dir) / RESULT_NAME, json.dumps(asdict(result), indent=2))
     recipe.cleanup()
 
 
-def _measure(tokens_read: int, on_gpu: bool, seconds: float) -> Result:
+def _mend(config: DictConfig, on_gpu: bool) -> None:
+    """Replaces what of torchtune 0.6.1 does not work as it must, each for the reason that its module states."""
+    mend_magnitudes(config.resume_from_checkpoint)
+    if not on_gpu:
+        support_cpu()
+    if config.get("tensor_parallel_dim", 1) > 1:
+        torch.nn.utils.clip_grad_norm_ = clip_over_meshes  # type: ignore[assignment]
+
+
+def _measure(tokens_read: int, readers: int, on_gpu: bool, seconds: float) -> Result:
     device = torch.device("cuda" if on_gpu else "cpu")
     peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     tokens = torch.tensor(tokens_read, device=device)
@@ -104,7 +137,7 @@ def _measure(tokens_read: int, on_gpu: bool, seconds: float) -> Result:
     torch.distributed.all_reduce(tokens)
     torch.distributed.all_reduce(memory, op=torch.distributed.ReduceOp.MAX)
     return Result(
-        tokens=int(tokens),
+        tokens=int(tokens) * readers // torch.distributed.get_world_size(),
         seconds=round(seconds, 3),
         peak_memory_gib=round(int(memory) / 2**30, 3),
         device=torch.cuda.get_device_name() if on_gpu else "cpu",

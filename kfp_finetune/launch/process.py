@@ -53,7 +53,9 @@ def run_torchrun(
     """
     logs.mkdir(parents=True, exist_ok=True)
     earlier = set(logs.glob("*/attempt_*"))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_procs)]
+    # Without an address torchrun looks up the host's own name, for minutes where there is no network.
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "localhost"]
+    command += ["--nproc-per-node", str(num_procs)]
     command += ["--log-dir", str(logs), "--redirects", "3", "--tee", "0:1", "-m", module, *arguments]
     threads = max(1, (os.cpu_count() or 1) // num_procs)
     environment = {"OMP_NUM_THREADS": str(threads), "TQDM_MININTERVAL": "1e9", "PYTHONUNBUFFERED": "1"} | os.environ

@@ -2,6 +2,7 @@
 
 from kfp import dsl, kubernetes
 
+from kfp_finetune._version import VERSION, VERSION_VARIABLE
 from kfp_finetune.components.create_volume.component import create_volume as create_volume_step
 from kfp_finetune.components.delete_volume.component import delete_volume
 from kfp_finetune.components.evaluate_model.component import evaluate_model
@@ -9,7 +10,21 @@ from kfp_finetune.components.export_model.component import export_model
 from kfp_finetune.components.initialize_dataset.component import initialize_dataset
 from kfp_finetune.components.initialize_model.component import initialize_model
 from kfp_finetune.components.torchtune_train.component import plan, torchtune_train
+from kfp_finetune.images import TRAIN_IMAGE
 from kfp_finetune.workspace import MOUNT_PATH
+
+HF_KEYS = {"token": "HF_TOKEN", "endpoint": "HF_ENDPOINT"}
+S3_KEYS = {
+    name: name
+    for name in (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_REGION",
+    )
+}
+"""Keys of the two Secrets, and the environment variable that each becomes."""
 
 
 @dsl.pipeline(
@@ -36,25 +51,31 @@ def torchtune_finetune(
     new_system_prompt: str = "",
     split: str = "train",
     held_out: str = "5%",
+    advanced: dict = {},  # noqa: B006
     overrides: dict = {},  # noqa: B006
     num_procs_per_node: int = 1,
     accelerator: str = "nvidia.com/gpu",
+    dataset_config: str = "",
+    reuse: bool = True,
+    hf_secret: str = "hf",
+    s3_secret: str = "s3",
     volume: str = "kfp-finetune",
     volume_size: str = "100Gi",
     storage_class: str = "",
     create_volume: bool = True,
     keep_volume: bool = True,
     workspace: str = MOUNT_PATH,
+    train_image: str = TRAIN_IMAGE,
 ):
     """Fine-tunes a model with TorchTune, from dataset to verified export.
 
     Args:
-        model: Folder with config.json, safetensors weights and a tokenizer (Llama 3.2 or Qwen 2.5 architecture).
-        dataset: File, folder or pattern (/data/part-*.jsonl) of json, jsonl, csv, parquet, arrow, txt or xml files.
+        model: hf://ORGANISATION/NAME[@REVISION], s3://BUCKET/PREFIX or a folder (Llama, Qwen 2, Mistral, Gemma, Phi).
+        dataset: hf://ORGANISATION/NAME[@REVISION][/FOLDER], s3://BUCKET/PREFIX, or a path or pattern of files.
         name: Name of the series; latest/NAME on the volume points to its newest model.
-        method: "full" trains every weight, "lora" and "dora" an adapter, "qlora" an adapter beside 4-bit weights.
+        method: "full" trains every weight, "lora" and "dora" an adapter, "qlora" and "qdora" one beside 4-bit weights.
         epochs: Passes over the training rows.
-        learning_rate: Peak of the cosine schedule; 0 means 2e-5 for full and 3e-4 for adapters.
+        learning_rate: Peak of the schedule; 0 means 2e-5 for full and 3e-4 for adapters.
         batch_size: Rows in a batch on each GPU.
         gradient_accumulation_steps: Batches before each update of the weights.
         max_seq_len: Tokens after which a row is cut; 0 means 2048, or as many as the model can read if fewer.
@@ -67,21 +88,27 @@ def torchtune_finetune(
         new_system_prompt: System message put before every row that has none; empty for none.
         split: Rows to train on: a split's name or a part of one, such as "train[:10%]".
         held_out: Rows to evaluate on, never trained on: a share of the split ("5%") or another split ("test").
-        overrides: Any other key of torchtune's configuration: {"optimizer.weight_decay": 0.1}.
+        advanced: Settings without a parameter of their own: {"weight_decay": 0.1, "lora_alpha": 32}.
+        overrides: Any other key of torchtune's configuration: {"optimizer.betas": [0.9, 0.95]}.
         num_procs_per_node: Training processes, one for each GPU.
         accelerator: Kubernetes resource name of the GPUs; empty to train on CPUs.
+        dataset_config: Configuration (subset) of a dataset on the Hub; empty for its default one.
+        reuse: Whether to take a dataset and a model that are on the volume already; false fetches them again.
+        hf_secret: Secret with the Hub's "token", and "endpoint" if it is another server; it need not exist.
+        s3_secret: Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the like; it need not exist.
         volume: PersistentVolumeClaim that holds datasets, models, trainings and exports.
         volume_size: Size of the volume if it is created.
         storage_class: Storage class of the volume if it is created; empty for the cluster's default.
         create_volume: Whether to create the volume unless it is there; false for a volume of your own.
         keep_volume: Whether to keep the volume after the run; it is only ever deleted if the pipeline created it.
         workspace: Where the volume is mounted; another folder only outside a cluster.
+        train_image: Image of the steps that load a model: plan, train, evaluate, export.
     """
     cleanup = delete_volume(name=volume, keep=keep_volume)
     with dsl.ExitHandler(cleanup, name="clean up"):
         storage = create_volume_step(name=volume, size=volume_size, storage_class=storage_class, create=create_volume)
-        data = initialize_dataset(uri=dataset, workspace=workspace)
-        base = initialize_model(uri=model, workspace=workspace)
+        data = initialize_dataset(uri=dataset, config=dataset_config, reuse=reuse, workspace=workspace)
+        base = initialize_model(uri=model, reuse=reuse, workspace=workspace)
         planned = plan(
             dataset=data.outputs["dataset"],
             model=base.outputs["model"],
@@ -102,6 +129,7 @@ def torchtune_finetune(
             new_system_prompt=new_system_prompt,
             split=split,
             held_out=held_out,
+            advanced=advanced,
             overrides=overrides,
             workspace=workspace,
         )
@@ -116,5 +144,11 @@ def torchtune_finetune(
                 step.register_pipeline_channels([accelerator, num_procs_per_node])
     for step in data, base, planned, trained, evaluated, exported:
         kubernetes.mount_pvc(step, pvc_name=storage.output, mount_path=MOUNT_PATH)
+    for step in data, base:
+        kubernetes.use_secret_as_env(step, hf_secret, HF_KEYS, optional=True)
+        kubernetes.use_secret_as_env(step, s3_secret, S3_KEYS, optional=True)
+    for step in planned, trained, evaluated, exported:
+        step.set_container_image(train_image)
     for step in storage, cleanup, data, base, planned, trained, evaluated, exported:
         step.set_caching_options(False)
+        step.set_env_variable(VERSION_VARIABLE, VERSION)

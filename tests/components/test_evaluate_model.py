@@ -11,6 +11,8 @@ from given import start
 from transformers import AutoModelForCausalLM
 
 from kfp_finetune.components.evaluate_model.evaluate import batch_by_length, evaluate, held_out_loss, perplexity
+from kfp_finetune.components.export_model.export import export
+from kfp_finetune.components.torchtune_train.epochs import whole_epochs
 from kfp_finetune.components.torchtune_train.train import train
 from kfp_finetune.errors import UserError
 
@@ -18,7 +20,7 @@ from kfp_finetune.errors import UserError
 def test_base_and_tuned_are_compared_on_the_same_tokens_and_the_tuned_is_better(tmp_path: Path):
     found = start(tmp_path, rows=120)
     plan = found.plan(held_out="10%", epochs=2, learning_rate=2e-2).plan
-    with pytest.raises(UserError, match="no epoch yet"):
+    with pytest.raises(UserError, match="has finished 0 of"):
         evaluate(plan, str(found.root))
     train(plan, str(found.root))
     evaluation = evaluate(plan, str(found.root))
@@ -31,6 +33,24 @@ def test_base_and_tuned_are_compared_on_the_same_tokens_and_the_tuned_is_better(
     assert json.loads((training / "evaluation.json").read_text())["loss_after"] == evaluation.loss_after
     assert evaluation.samples[0]["prompt"] in (training / "report.html").read_text()
     assert evaluate(plan, str(found.root)).loss_after == evaluation.loss_after
+
+
+def test_the_best_of_the_kept_epochs_is_exported(tmp_path: Path):
+    found = start(tmp_path, rows=120)
+    settings = {"export_checkpoint": "best", "keep_last_n_checkpoints": 2}
+    plan = found.plan(held_out="10%", epochs=3, learning_rate=2e-2, advanced=settings).plan
+    train(plan, str(found.root))
+    training = found.root / plan.training
+    assert list(whole_epochs(training)) == [1, 2]
+    assert train(plan, str(found.root)).steps == plan.total_steps, "finished, though an epoch is gone"
+    with pytest.raises(UserError, match="no evaluation that tells its best epoch"):
+        export(plan, "series", str(found.root))
+    (training / "epoch_1").rename(training / "epoch_5")
+    evaluation = evaluate(plan, str(found.root))
+    assert set(evaluation.epoch_losses) == {"epoch_2", "epoch_5"}
+    assert evaluation.epoch_losses["epoch_2"] < evaluation.epoch_losses["epoch_5"]
+    assert (evaluation.epoch, evaluation.loss_after) == ("epoch_2", evaluation.epoch_losses["epoch_2"])
+    assert export(plan, "series", str(found.root)).revision.endswith("/epoch_2")
 
 
 def test_the_loss_is_that_of_row_by_row(tmp_path: Path):

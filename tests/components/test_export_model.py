@@ -108,7 +108,7 @@ def test_a_damaged_export_is_not_done_and_is_made_again(trained: Callable):
     manifest = export(plan, "series", str(found.root))
     weights = found.root / manifest.path / "merged" / "model.safetensors"
     weights.unlink()
-    assert found.plan(name="series", method="full").state == "resume"
+    assert found.plan(name="series", method="full").state == "trained"
     assert export(plan, "series", str(found.root)).files == manifest.files
     assert weights.exists()
     assert found.plan(name="series", method="full").state == "done"
@@ -218,7 +218,7 @@ def test_a_model_without_a_chat_template_is_exported_with_the_one_it_was_trained
     from kfp_finetune.components.initialize_model.model import initialize_model
 
     found = replace(found, model=initialize_model(str(base), str(found.root)))
-    plan = found.plan(overrides={"max_steps_per_epoch": 1}).plan
+    plan = found.plan(advanced={"max_steps_per_epoch": 1}).plan
     train(plan, str(found.root))
     manifest = export(plan, "series", str(found.root))
     tokenizer = AutoTokenizer.from_pretrained(found.root / manifest.path / "merged")
@@ -228,7 +228,7 @@ def test_a_model_without_a_chat_template_is_exported_with_the_one_it_was_trained
 def test_a_training_without_an_epoch_and_a_bad_name_are_refused(tmp_path: Path):
     found = start(tmp_path)
     plan = found.plan().plan
-    with pytest.raises(UserError, match="no epoch yet"):
+    with pytest.raises(UserError, match="has finished 0 of"):
         export(plan, "series", str(found.root))
     with pytest.raises(UserError, match="lower-case"):
         export(plan, "../../etc", str(found.root))

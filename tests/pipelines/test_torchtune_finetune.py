@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +14,14 @@ import yaml
 from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from kfp_finetune._version import VERSION, VERSION_VARIABLE
 from kfp_finetune.client.compile import stale_pipelines
 from kfp_finetune.client.parameters import read_parameters
 from kfp_finetune.client.summary import read_summary
+from kfp_finetune.images import STEPS_IMAGE, TRAIN_IMAGE
 from kfp_finetune.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +66,7 @@ def test_the_committed_yaml_is_what_the_source_compiles_to():
 def test_the_form_has_a_description_and_a_default_for_every_parameter():
     parameters = read_parameters(PIPELINE)
     assert {name for name, parameter in parameters.items() if parameter.required} == {"model", "dataset"}
-    assert len(parameters) <= 27
+    assert len(parameters) <= 33
     for parameter in parameters.values():
         assert len(parameter.description) > 15, parameter.name
 
@@ -104,6 +108,24 @@ def test_gpus_are_asked_for_by_the_steps_that_use_them(spec: pipeline_spec_pb2.P
                 if parameter.component_input_parameter
             }
             assert used <= known, name
+
+
+def test_one_parameter_is_the_image_of_the_steps_that_load_a_model(spec: pipeline_spec_pb2.PipelineSpec):
+    executors = json_format.MessageToDict(spec.deployment_spec)["executors"]
+    images = {name.removeprefix("exec-"): executor["container"]["image"] for name, executor in executors.items()}
+    placeholder = "{{$.inputs.parameters['pipelinechannel--train_image']}}"
+    of_the_run = {name for name, image in images.items() if image == placeholder}
+    assert of_the_run == {"plan", "torchtune-train", "evaluate-model", "export-model"}
+    for name in of_the_run:
+        inputs = tasks(spec)[name].inputs.parameters
+        assert inputs["pipelinechannel--train_image"].component_input_parameter.endswith("train_image"), name
+    assert read_parameters(PIPELINE)["train_image"].default == TRAIN_IMAGE
+    assert {image for image in images.values() if image != placeholder} == {STEPS_IMAGE}
+
+
+def test_every_step_is_told_the_version_that_it_was_compiled_from(spec: pipeline_spec_pb2.PipelineSpec):
+    for name, executor in json_format.MessageToDict(spec.deployment_spec)["executors"].items():
+        assert {"name": VERSION_VARIABLE, "value": VERSION} in executor["container"]["env"], name
 
 
 def test_the_volume_outlives_a_failure_unless_told_otherwise(spec: pipeline_spec_pb2.PipelineSpec):
@@ -167,7 +189,7 @@ BAD = {
     "a column that is not there": ({"column_map": {"input": "question"}}, "column_map.input"),
     "a split that is not there": ({"split": "validation"}, "split"),
     "epochs=-1": ({"epochs": -1}, "epochs: given -1"),
-    "a misspelt method": ({"method": "lorra"}, "'dora' or 'qlora'"),
+    "a misspelt method": ({"method": "lorra"}, "'qlora' or 'qdora'"),
     "a name that is a path": ({"name": "../../etc"}, "name"),
     "a word that KFP's runner rewrites": ({"new_system_prompt": "python3"}, "python3"),
 }
@@ -189,16 +211,14 @@ def test_bad_input_is_one_clear_message_and_status_2(case: str, base: Path, tmp_
 
 def test_a_crash_is_told_from_a_mistake_with_its_last_lines_and_the_log(base: Path, tmp_path: Path):
     data = tiny.write_rows(tmp_path / "rows.jsonl", 40)
-    result = run(
-        tmp_path / "workspace",
-        model=str(base),
-        dataset=str(data),
-        max_seq_len=128,
-        overrides={"optimizer.betas": [2.0, 3.0]},
-    )
+    untied = shutil.copytree(base, tmp_path / "untied")
+    weights = load_file(untied / "model.safetensors")
+    weights["lm_head.weight"] = torch.zeros_like(weights["model.embed_tokens.weight"])
+    save_file(weights, untied / "model.safetensors", metadata={"format": "pt"})
+    result = run(tmp_path / "workspace", model=str(untied), dataset=str(data), max_seq_len=128)
     assert result.returncode == 1
-    assert "Invalid beta parameter" in result.stdout
+    assert "lm_head is not embed_tokens" in result.stdout.replace("\n", " ")
     assert "torchtune-train failed" in result.stdout.replace("\n", " ")
-    assert "Invalid beta parameter" in (tmp_path / "workspace/logs/local.log").read_text()
+    assert "lm_head is not embed_tokens" in (tmp_path / "workspace/logs/local.log").read_text()
     (report,) = (tmp_path / "workspace").glob("trainings/*/training.html")
-    assert "Invalid beta parameter" in report.read_text()
+    assert "lm_head is not embed_tokens" in report.read_text()

@@ -11,10 +11,13 @@ import threading
 from pathlib import Path
 
 import pytest
+from children import filled_but_for, small_volume
 from given import Given, start
 
+from kfp_finetune.components.torchtune_train.epochs import whole_epochs
 from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.components.torchtune_train.train import train
+from kfp_finetune.errors import UserError
 from kfp_finetune.metrics import read_metrics
 
 STEP = """
@@ -65,16 +68,37 @@ def run_and_kill(found: Given, plan: Plan, kind: str, after_steps: int) -> None:
             assert ended, f"worker {pid} outlives its step"
 
 
+def test_two_at_once_train_once_and_a_checkpoint_cut_short_by_a_full_volume_is_none(tmp_path: Path):
+    with small_volume(tmp_path / "volume", "40m") as volume:
+        found = start(volume)
+        plan = found.plan(epochs=2).plan
+        training = found.root / plan.training
+        room = 200_000
+        with filled_but_for(volume, room), pytest.raises(UserError, match="whose volume is full"):
+            train(plan, str(found.root))
+        assert not whole_epochs(training)
+        command = [sys.executable, "-c", STEP, str(training), str(found.root)]
+        before = lines(training)
+        both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        said = [step.communicate()[0] for step in both]
+        assert [step.returncode for step in both] == [0, 0]
+        assert sum("is finished already" in text for text in said) == 1
+        assert lines(training) == before + plan.total_steps
+        assert len(whole_epochs(training)) == 2
+
+
 @pytest.mark.parametrize(("method", "procs"), [("lora", 2), ("full", 1)])
 def test_after_kills_at_random_moments_losses_are_those_of_an_undisturbed_run(method: str, procs: int, tmp_path: Path):
     settings = {"method": method, "num_procs_per_node": procs, "batch_size": 4 // procs, "epochs": 3}
+    settings["gradient_accumulation_steps"] = 3 - procs
     calm, struck = start(tmp_path / "calm"), start(tmp_path / "struck")
     plan = calm.plan(**settings).plan
     assert struck.plan(**settings).plan.key == plan.key
     train(plan, str(calm.root))
-    chance = random.Random(f"{method} {procs}")
-    for _ in range(KILLS):
-        kind = chance.choice(["step", "agent", "worker"])
+    seed = random.randrange(2**32)
+    print(f"killed at the moments of seed {seed}")
+    chance = random.Random(seed)
+    for kind in ("worker", "step") if procs == 2 else ("agent", "worker"):
         run_and_kill(struck, plan, kind, chance.randint(0, 2 * plan.total_steps // 3))
     train(plan, str(struck.root))
     figures = [read_metrics(found.root / plan.training / "metrics.jsonl") for found in (calm, struck)]

@@ -63,6 +63,15 @@ def test_rows_are_not_packed_for_a_model_that_cannot_read_them(tmp_path: Path):
         start(tmp_path, "gemma2").plan(packed=True)
 
 
+def test_a_volume_without_room_for_the_checkpoints_is_refused_with_both_sizes(tmp_path: Path):
+    found = start(tmp_path)
+    many = {"method": "full", "epochs": 1000, "batch_size": 1}
+    huge = replace(found.model, facts={**found.model.facts, "parameters": 8_000_000_000})
+    with pytest.raises(UserError, match=r"workspace: given [\d,.]+ GB free; allowed: [\d,.]+ GB for .* 1000 epochs"):
+        replace(found, model=huge).plan(**many)
+    assert found.plan(**many, advanced={"keep_last_n_checkpoints": 1}).state == "new"
+
+
 def test_planning_again_finds_the_plan(tmp_path: Path):
     found = start(tmp_path)
     first = found.plan()
@@ -84,10 +93,18 @@ def test_what_does_not_shape_the_result_is_the_same_training(tmp_path: Path):
     found = start(tmp_path)
     assert found.plan(name="one").plan.key == found.plan(name="other").plan.key
     assert found.plan(learning_rate=0.0).plan.key == found.plan(learning_rate=3e-4).plan.key
+    one, other = ({"lora_attn_modules": modules} for modules in (["v_proj", "q_proj"], ["q_proj", "v_proj"]))
+    assert found.plan(method="full").plan.key == found.plan(method="full", lora_rank=64, advanced=one).plan.key
+    assert found.plan(advanced=one).plan.key == found.plan(advanced=other).plan.key
 
 
 def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path):
     found = start(tmp_path, use_sliding_window=True)
+    with pytest.raises(UserError) as caught:
+        found.plan(epochs=-1, max_seq_len=512, advanced={"seed": -1, "enable_activation_offloading": True})
+    assert {problem.what for problem in caught.value.problems} == {
+        "epochs", "seed", "enable_activation_offloading", "model",
+    }  # fmt: skip
     with pytest.raises(UserError) as caught:
         found.plan(name="../x", epochs=-1, method="lore", held_out="0%")
     assert {problem.what for problem in caught.value.problems} == {"name", "epochs", "method", "held_out", "model"}
@@ -102,14 +119,7 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path):
         ({"held_out": "test"}, "split", "train"),
         ({"max_seq_len": 512}, "max_seq_len", "at most 256"),
         ({"batch_size": 64}, "batch_size", "38 rows"),
-        ({"overrides": {"learning_rat": 1}}, "overrides", "optimizer"),
-        ({"overrides": {"output_dir": "/"}}, "overrides", "layout"),
-        ({"overrides": {"checkpointer.model_type": "X"}}, "overrides", "layout"),
-        ({"overrides": {"optimizer._component_": "os.system"}}, "overrides.optimizer._component_", "torchao"),
-        ({"overrides": {"optimizer._component_": "torch.optim.Nothing"}}, "overrides.optimizer._component_", "torch"),
-        ({"overrides": {"optimizer.weight_deca": 0.1}}, "overrides.optimizer", "weight_decay"),
-        ({"overrides": {"model.lora_rang": 4}}, "overrides.model", "lora_rank"),
-        ({"overrides": {"model.lora_attn_modules": ["q"]}}, "overrides.model.lora_attn_modules", "output_proj"),
+        ({"packed": True, "batch_size": 64}, "batch_size", "sequences in a step"),
         ({"held_out": "train"}, "held_out", "40 rows are also in split 'train'"),
         ({"split": "train[:80%]", "held_out": "train[70%:]"}, "held_out", "do not overlap"),
         ({"split": "train[:2%]"}, "dataset", "at least 2 rows"),
@@ -156,11 +166,14 @@ def test_rows_that_are_cut_are_counted_and_rows_without_answer_are_left_out(tmp_
 def test_overrides_are_laid_over_the_configuration(tmp_path: Path):
     found = start(tmp_path)
     outcome = found.plan(
-        overrides={"optimizer.weight_decay": 0.5, "model": {"lora_alpha": 4}, "max_steps_per_epoch": 3}
+        overrides={"optimizer.betas": [0.8, 0.9], "lr_scheduler": {"num_cycles": 0.4}},
+        advanced={"weight_decay": 0.5, "lora_alpha": 4.0, "max_steps_per_epoch": 3},
     )
     config = yaml.safe_load((found.root / outcome.plan.training / "config.yaml").read_text())
     assert config["optimizer"]["weight_decay"] == 0.5
+    assert config["optimizer"]["betas"] == [0.8, 0.9]
     assert config["optimizer"]["_component_"] == "torch.optim.AdamW"
+    assert config["lr_scheduler"]["num_cycles"] == 0.4
     assert config["model"]["lora_alpha"] == 4
     assert outcome.plan.lora_scale == 0.5
     assert outcome.plan.total_steps == 3

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kfp_finetune.components.torchtune_train.settings import DataSettings, TrainSettings, read_settings
+from kfp_finetune.components.torchtune_train.settings import (
+    DataSettings,
+    TrainSettings,
+    check_values,
+    read_settings,
+    spread,
+)
 
 ANYTHING = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.dictionaries(st.text(), st.integers())
@@ -32,6 +38,21 @@ ANYTHING = st.one_of(
         ("num_procs_per_node", 0),
         ("overrides", []),
         ("epoch", 1),
+        ("lora_alpha", -1.0),
+        ("lora_dropout", 1.0),
+        ("lora_attn_modules", []),
+        ("optimizer", "paged_adamw"),
+        ("weight_decay", -0.1),
+        ("lr_scheduler", "cosin"),
+        ("warmup_ratio", 1.1),
+        ("clip_grad_norm", -1),
+        ("max_steps_per_epoch", "10"),
+        ("seed", -1),
+        ("compile", "yes"),
+        ("num_output_chunks", 0),
+        ("tensor_parallel_dim", 0),
+        ("keep_last_n_checkpoints", -1),
+        ("export_checkpoint", "newest"),
     ],
 )
 def test_a_wrong_training_setting_is_named_with_what_is_allowed(name: str, value: object):
@@ -78,6 +99,29 @@ def test_the_learning_rate_defaults_by_method():
     assert TrainSettings(method="full").peak_learning_rate == 2e-5
     assert TrainSettings(method="lora").peak_learning_rate == 3e-4
     assert TrainSettings(method="lora", learning_rate=1e-5).peak_learning_rate == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("advanced", "what", "mend"),
+    [
+        ({"epochs": 3}, "advanced.epochs", "Set the parameter epochs itself."),
+        ({"held_out": "10%"}, "advanced.held_out", "Set the parameter held_out itself."),
+        ({"weight_deca": 0.1}, "advanced", "Did you mean weight_decay?"),
+        ({"quantum": 1}, "advanced", "overrides"),
+        ([], "advanced", "Correct it."),
+    ],
+)
+def test_what_does_not_belong_into_advanced_is_named(advanced: object, what: str, mend: str):
+    values, problems = spread({"method": "lora", "advanced": advanced})
+    assert values == {"method": "lora"}
+    assert [problem.what for problem in problems] == [what]
+    assert mend in problems[0].mend
+    assert check_values({"advanced": advanced}) == problems
+
+
+def test_what_is_in_advanced_is_a_setting():
+    assert spread({"epochs": 2, "advanced": {"seed": 1}}) == ({"epochs": 2, "seed": 1}, [])
+    assert [problem.what for problem in check_values({"advanced": {"seed": -1}})] == ["seed"]
 
 
 @given(st.dictionaries(st.sampled_from([*TrainSettings.__dataclass_fields__, "other"]), ANYTHING))

@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from given import Given, start
+from safetensors.torch import load_file
 
 from kfp_finetune.components.torchtune_train.checkpoints import resume_settings
-from kfp_finetune.components.torchtune_train.epochs import newest_epoch, whole_epochs
+from kfp_finetune.components.torchtune_train.epochs import drop_surplus, finished_epochs, newest_epoch, whole_epochs
 from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.components.torchtune_train.train import train
 from kfp_finetune.launch.process import LaunchError
@@ -40,7 +42,7 @@ KILLED_WHEN_AN_EPOCH_APPEARS = textwrap.dedent("""
 """)
 
 
-@pytest.mark.parametrize(("method", "family", "procs"), [("lora", "qwen2", 1), ("full", "llama", 2)])
+@pytest.mark.parametrize(("method", "family", "procs"), [("dora", "qwen2", 1), ("full", "llama", 2)])
 def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
     method: str, family: str, procs: int, tmp_path: Path
 ):
@@ -107,13 +109,35 @@ def test_a_finished_training_is_not_run_again_and_its_folder_tells_all(tmp_path:
     assert (training / "config.yaml").read_text().startswith("# Fine-tuning with torchtune's lora recipe")
 
 
+def test_one_step_already_trains_and_is_logged_with_the_rate_it_was_made_with(tmp_path: Path):
+    found = start(tmp_path)
+    plan = found.plan(advanced={"max_steps_per_epoch": 1, "warmup_ratio": 0.0}).plan
+    assert train(plan, str(found.root)).steps == 1
+    (row,) = read_metrics(found.root / plan.training / "metrics.jsonl")
+    assert row["lr"] == pytest.approx(5e-3)
+    adapter = load_file(found.root / plan.training / "epoch_0" / "adapter" / "adapter_model.safetensors")
+    assert all(bool((tensor != 0).any()) for name, tensor in adapter.items() if "lora_B" in name)
+
+
+def test_a_training_goes_on_where_its_volume_is_mounted_now(tmp_path: Path):
+    found = start(tmp_path)
+    plan = found.plan().plan
+    moved = replace(found, root=found.root.rename(tmp_path / "elsewhere"))
+    assert moved.plan().plan == plan
+    assert train(plan, str(moved.root)).steps == plan.total_steps
+    assert not found.root.exists()
+    assert newest_epoch(moved.root / plan.training) is not None
+
+
 def test_a_training_that_fails_says_why_and_leaves_its_report(tmp_path: Path):
     found = start(tmp_path)
-    plan = found.plan(overrides={"optimizer.betas": [2.0, 3.0]}).plan
-    with pytest.raises(LaunchError, match="Invalid beta parameter"):
+    plan = found.plan().plan
+    tokens = found.root / plan.training / "tokens" / "train"
+    (tokens / "state.json").unlink()
+    with pytest.raises(LaunchError, match=r"FileNotFoundError.*tokens"):
         train(plan, str(found.root))
     page = (found.root / plan.training / "training.html").read_text()
-    assert "Invalid beta parameter" in page
+    assert "FileNotFoundError" in page
 
 
 def test_the_command_in_the_header_runs_the_training_by_hand(tmp_path: Path):
@@ -126,6 +150,20 @@ def test_the_command_in_the_header_runs_the_training_by_hand(tmp_path: Path):
     subprocess.run(command, check=True, capture_output=True)
     assert newest_epoch(training) is not None
     assert yaml.safe_load((training / "config.yaml").read_text())["device"] == "auto"
+
+
+def test_older_epochs_go_once_newer_ones_are_whole(tmp_path: Path):
+    for number in range(4):
+        (tmp_path / f"epoch_{number}").mkdir()
+        (tmp_path / f"epoch_{number}" / "recipe_state.pt").touch()
+        (tmp_path / f"epoch_{number}" / "model.safetensors").touch()
+    drop_surplus(tmp_path, keep_last_n=0)
+    assert list(whole_epochs(tmp_path)) == [0, 1, 2, 3]
+    assert [path.parent.name for path in tmp_path.glob("*/recipe_state.pt")] == ["epoch_3"]
+    drop_surplus(tmp_path, keep_last_n=2)
+    assert {path.name for path in tmp_path.iterdir()} == {"epoch_2", "epoch_3"}
+    assert finished_epochs(tmp_path) == 4
+    assert finished_epochs(tmp_path / "absent") == 0
 
 
 def test_only_whole_epochs_are_gone_on_from(tmp_path: Path):

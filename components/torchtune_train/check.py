@@ -1,0 +1,181 @@
+"""Everything that can be wrong with a training before its rows are read, all of it in one message."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kfp_finetune.components.torchtune_train.config import Steps, build_config
+from kfp_finetune.components.torchtune_train.disk import check_disk
+from kfp_finetune.components.torchtune_train.families import Architecture
+from kfp_finetune.components.torchtune_train.loggers import check_loggers
+from kfp_finetune.components.torchtune_train.models import read_architecture
+from kfp_finetune.components.torchtune_train.overrides import apply_overrides, check_overrides, nest
+from kfp_finetune.components.torchtune_train.quantization import unquantizable
+from kfp_finetune.components.torchtune_train.rehearsal import rehearse
+from kfp_finetune.components.torchtune_train.settings import DataSettings, TrainSettings, read_settings, spread
+from kfp_finetune.components.torchtune_train.tensor_parallel import check_tensor_parallel
+from kfp_finetune.errors import Problem, UserError
+from kfp_finetune.workspace import Manifest, Workspace, check_series_name, content_key
+
+FORMAT = 2
+"""Raised by hand when the same settings would train differently than before; part of every training's key."""
+
+LONGEST_BY_DEFAULT = 2048
+"""Tokens of a row where the user sets no limit and the model can read more."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A training that was asked for and has no fault but, perhaps, in its rows.
+
+    Args:
+        dataset: Of the published dataset.
+        model: Of the published model.
+        data: How rows become conversations.
+        train: How the model is trained.
+        architecture: The model's.
+    """
+
+    dataset: Manifest
+    model: Manifest
+    data: DataSettings
+    train: TrainSettings
+    architecture: Architecture
+
+    @property
+    def key(self) -> str:
+        """The training's name, made from all that shapes its result."""
+        return content_key(
+            {
+                "format": FORMAT,
+                "dataset": self.dataset.key,
+                "model": self.model.key,
+                "data": asdict(self.data),
+                "train": self.train.shaping(),
+            }
+        )
+
+
+def check_request(
+    dataset: Manifest, model: Manifest, name: str, values: Mapping[str, Any], workspace: Workspace
+) -> Request:
+    """Checks what a user asks for.
+
+    Args:
+        dataset: Of the published dataset.
+        model: Of the published model.
+        name: The series that the export will belong to.
+        values: For `DataSettings`, `TrainSettings` and `advanced`, by name.
+        workspace: The tree on the volume.
+
+    Raises:
+        UserError: With everything that is wrong.
+    """
+    values, problems = spread(values)
+    data_values = {key: value for key, value in values.items() if key in DataSettings.__dataclass_fields__}
+    data, found = read_settings(DataSettings, data_values)
+    problems += found
+    train, found = _read_train({key: values[key] for key in values.keys() - data_values.keys()})
+    problems += found
+    try:
+        check_series_name(name)
+    except UserError as error:
+        problems += error.problems
+    architecture, found = _read_architecture(workspace.root / model.path)
+    problems += found
+    if train is not None:
+        problems += check_alone(train)
+    if train is None or architecture is None:
+        raise UserError(problems)
+    if train.max_seq_len == 0:
+        train = replace(train, max_seq_len=min(LONGEST_BY_DEFAULT, architecture.max_seq_len))
+    problems += check_together(train, architecture)
+    if problems or data is None:
+        raise UserError(problems)
+    request = Request(dataset, model, data, train, architecture)
+    problems = check_disk(workspace, request.key, train, architecture, model.facts.get("parameters", 0))
+    if problems:
+        raise UserError(problems)
+    return request
+
+
+def _read_train(values: Mapping[str, Any]) -> tuple[TrainSettings | None, list[Problem]]:
+    """The settings, with defaults in place of those that are wrong, so that the others are looked at all the same."""
+    train, problems = read_settings(TrainSettings, values)
+    wrong = {problem.what.partition(".")[0] for problem in problems}
+    if problems and "method" not in wrong:
+        train, _ = read_settings(TrainSettings, {key: value for key, value in values.items() if key not in wrong})
+    return train, problems
+
+
+def _read_architecture(model: Path) -> tuple[Architecture | None, list[Problem]]:
+    try:
+        return read_architecture(json.loads((model / "config.json").read_text())), []
+    except UserError as error:
+        return None, list(error.problems)
+
+
+def check_alone(train: TrainSettings) -> list[Problem]:
+    """What is wrong with settings of which each is allowed, whatever the model.
+
+    Args:
+        train: The settings.
+    """
+    problems = check_loggers(train.metric_loggers)
+    if train.enable_activation_offloading and not train.enable_activation_checkpointing:
+        allowed = "true only with enable_activation_checkpointing"
+        problems.append(Problem("enable_activation_offloading", "true", allowed, "Set both, or neither."))
+    if train.fsdp_cpu_offload and train.quantizes_base and train.num_procs_per_node == 1:
+        allowed = f"false for {train.method} on one process, which runs without FSDP"
+        problems.append(Problem("fsdp_cpu_offload", "true", allowed, "Set it to false, or use two processes."))
+    if train.fsdp_cpu_offload and train.optimizer != "adamw":
+        allowed = "true only with the optimizer adamw"
+        problems.append(Problem("fsdp_cpu_offload", "true", allowed, "Set optimizer to adamw."))
+    if nest(train.overrides).get("optimizer_in_bwd") is True:
+        problems += _check_optimizer_in_bwd(train)
+    return problems
+
+
+def _check_optimizer_in_bwd(train: TrainSettings) -> list[Problem]:
+    reasons = {
+        "method full": train.has_adapter,
+        "gradient_accumulation_steps 1": train.gradient_accumulation_steps > 1,
+        "clip_grad_norm 0": train.clip_grad_norm > 0,
+        "tensor_parallel_dim 1": train.tensor_parallel_dim > 1,
+    }
+    wanted = [setting for setting, missing in reasons.items() if missing]
+    if not wanted:
+        return []
+    allowed = f"true only with {', '.join(wanted)}"
+    return [Problem("overrides.optimizer_in_bwd", "true", allowed, "Change these, or take the key out.")]
+
+
+def check_together(train: TrainSettings, architecture: Architecture) -> list[Problem]:
+    """What is wrong with settings for a model.
+
+    Args:
+        train: The settings.
+        architecture: The model's.
+    """
+    problems = check_tensor_parallel(train, architecture)
+    if train.max_seq_len > architecture.max_seq_len:
+        allowed = f"at most {architecture.max_seq_len}, the longest sequence of this model"
+        mend = f"Set max_seq_len to {architecture.max_seq_len} or less."
+        problems.append(Problem("max_seq_len", str(train.max_seq_len), allowed, mend))
+    if train.packed and architecture.model_type == "GEMMA2":
+        allowed = "false for Gemma 2, whose attention in torchtune takes no mask of packed rows"
+        problems.append(Problem("packed", "true", allowed, "Set packed to false."))
+    if train.has_adapter and train.apply_lora_to_output and architecture.tied:
+        allowed = "false for this model, whose output layer is its embeddings (tie_word_embeddings)"
+        problems.append(Problem("apply_lora_to_output", "true", allowed, "Set apply_lora_to_output to false."))
+    if architecture.tied and nest(train.overrides).get("custom_sharded_layers"):
+        allowed = "nothing for this model, whose output layer is its embeddings (tie_word_embeddings)"
+        given = repr(nest(train.overrides)["custom_sharded_layers"])
+        problems.append(Problem("overrides.custom_sharded_layers", given, allowed, "Take the key out."))
+    if train.quantizes_base:
+        problems += unquantizable(architecture, train.num_procs_per_node)
+    config = build_config(train, architecture, Path("model"), [], Path("training"), Steps(1, 1))
+    wrong = check_overrides(config, train.overrides)
+    return problems + (wrong or rehearse(apply_overrides(config, train.overrides), nest(train.overrides)))

@@ -1,0 +1,78 @@
+"""Whether the volume has room for what a training writes."""
+
+import shutil
+
+from kfp_finetune.components.torchtune_train.epochs import whole_epochs
+from kfp_finetune.components.torchtune_train.families import Architecture, matrix_shapes
+from kfp_finetune.components.torchtune_train.settings import TrainSettings
+from kfp_finetune.errors import Problem
+from kfp_finetune.workspace import Workspace, files_below
+
+BYTES = {"bf16": 2, "fp32": 4}
+"""Of one number, by dtype."""
+
+
+def check_disk(
+    workspace: Workspace, key: str, train: TrainSettings, architecture: Architecture, parameters: int
+) -> list[Problem]:
+    """Compares what a training and its export will write with what the volume has left.
+
+    Args:
+        workspace: The tree on the volume.
+        key: The training's; what lies there already need not be written again.
+        train: Its settings.
+        architecture: The model's.
+        parameters: Numbers in the model's files.
+    """
+    there = [*whole_epochs(workspace.training(key)).values(), workspace.export(key)]
+    written = sum(path.stat().st_size for directory in there if directory.exists() for path in files_below(directory))
+    needed = max(0, bytes_to_write(train, architecture, parameters) - written)
+    free = shutil.disk_usage(workspace.root).free
+    if needed <= free:
+        return []
+    kept = train.keep_last_n_checkpoints or train.epochs
+    return [
+        Problem(
+            "workspace",
+            f"{free / 1e9:,.2f} GB free",
+            f"{needed / 1e9:,.2f} GB for the checkpoints of {kept} epochs, what training goes on from, and the export",
+            "Free space on the volume or enlarge it, or set keep_last_n_checkpoints to 1.",
+        )
+    ]
+
+
+def bytes_to_write(train: TrainSettings, architecture: Architecture, parameters: int) -> int:
+    """The most that the checkpoints of a training and its export take at once.
+
+    An epoch's checkpoint is a whole model and, but for full fine-tuning, the adapter in two forms. Beside it lies
+    AdamW's state, two numbers for each that is trained, until the next epoch is whole; an epoch that is not to be kept
+    goes when the next is whole.
+
+    Args:
+        train: Its settings.
+        architecture: The model's.
+        parameters: Numbers in the model's files.
+    """
+    size = BYTES[train.dtype]
+    adapter = adapter_parameters(train, architecture) if train.has_adapter else 0
+    state = 2 * (adapter or parameters) * (1 if train.optimizer == "adamw_8bit" else size)
+    epochs = min(train.epochs, train.keep_last_n_checkpoints + 1) if train.keep_last_n_checkpoints else train.epochs
+    checkpoint, export = (parameters + 2 * adapter) * size, (parameters + adapter) * size
+    return epochs * checkpoint + min(train.epochs - 1, 2) * state + export
+
+
+def adapter_parameters(train: TrainSettings, architecture: Architecture) -> int:
+    """How many numbers an adapter has: rank x (rows + columns) for each matrix that it is put beside.
+
+    Hu et al., 2021, LoRA, section 4.1.
+
+    Args:
+        train: Rank and matrices.
+        architecture: The model's.
+    """
+    shapes = matrix_shapes(architecture)
+    names: list[str] = list(train.lora_attn_modules)
+    names += ["gate_proj", "up_proj", "down_proj"] if train.apply_lora_to_mlp else []
+    layers = architecture.arguments["num_layers"]
+    numbers = layers * sum(train.lora_rank * sum(shapes[name]) for name in names)
+    return numbers + (train.lora_rank * sum(shapes["output"]) if train.apply_lora_to_output else 0)

@@ -1,0 +1,95 @@
+"""What a training reads, written once: rows as tokens, a few prompts, and the whole configuration."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from kfp_finetune.chat import DEFAULT_CHAT_TEMPLATE, load_tokenizer
+from kfp_finetune.components.torchtune_train.check import Request
+from kfp_finetune.components.torchtune_train.config import Steps, build_config, count_steps, write_config
+from kfp_finetune.components.torchtune_train.overrides import apply_overrides
+from kfp_finetune.components.torchtune_train.packing import pack_rows
+from kfp_finetune.components.torchtune_train.parts import open_parts
+from kfp_finetune.components.torchtune_train.samples import samples
+from kfp_finetune.components.torchtune_train.settings import TrainSettings
+from kfp_finetune.components.torchtune_train.tokens import TokenCounts, tokenize
+from kfp_finetune.errors import refuse
+from kfp_finetune.workspace import Workspace
+
+SAMPLES_NAME = "samples.json"
+SAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What became of a training's rows.
+
+    Args:
+        kind: Of the rows: "instruct", "chat" or "completion".
+        train: Of the rows to train on.
+        held_out: Of the rows held out.
+        lengths: Of each row to train on, in tokens, before cutting.
+        prompts: A few of the held-out rows, for answers.
+        steps: How many updates of the weights there will be.
+        has_chat_template: Whether the base model has one; else `chat.DEFAULT_CHAT_TEMPLATE` was used.
+    """
+
+    kind: str
+    train: TokenCounts
+    held_out: TokenCounts
+    lengths: Sequence[int]
+    prompts: Sequence[Mapping[str, Any]]
+    steps: Steps
+    has_chat_template: bool
+
+
+def prepare(request: Request, workspace: Workspace, staging: Path) -> Prepared:
+    """Writes tokens, prompts and configuration.
+
+    Args:
+        request: The training.
+        workspace: The tree on the volume.
+        staging: The directory that becomes the training's.
+
+    Raises:
+        UserError: If a row does not fit, or there are too few.
+    """
+    data, train = request.data, request.train
+    model = workspace.root / request.model.path
+    tokenizer = load_tokenizer(model)
+    with open_parts(workspace.root / request.dataset.path, data) as parts:
+        tokens, shape, longest = staging / "tokens", parts.shape, train.max_seq_len
+        counts, lengths = tokenize(parts.train, tokenizer, shape, data, longest, tokens / "train")
+        held_out, _ = tokenize(parts.held_out, tokenizer, shape, data, longest, tokens / "held_out")
+        prompts = samples(parts.held_out, tokenizer, shape, data, longest, SAMPLES)
+    (staging / SAMPLES_NAME).write_text(json.dumps(prompts, indent=2))
+    steps = _count_steps(_count_items(tokens / "train", train), train)
+    weights = [file.path for file in request.model.files if file.path.endswith(".safetensors")]
+    config = build_config(train, request.architecture, model, weights, workspace.training(request.key), steps)
+    write_config(staging / "config.yaml", apply_overrides(config, train.overrides), train)
+    has_template = tokenizer.chat_template != DEFAULT_CHAT_TEMPLATE
+    return Prepared(shape.kind, counts, held_out, lengths, prompts, steps, has_template)
+
+
+def _count_items(tokens: Path, train: TrainSettings) -> int:
+    rows = datasets.load_from_disk(str(tokens))
+    return len(pack_rows([len(row) for row in rows["tokens"]], train.max_seq_len)) if train.packed else len(rows)
+
+
+def _count_steps(rows: int, train: TrainSettings) -> Steps:
+    steps = count_steps(rows, train)
+    if steps.total:
+        return steps
+    items = "sequences" if train.packed else "rows"
+    in_a_step = train.batch_size * train.gradient_accumulation_steps * train.data_parallel_dim
+    raise refuse(
+        "batch_size",
+        f"{train.batch_size} x {train.gradient_accumulation_steps} accumulated x {train.data_parallel_dim} "
+        f"processes = {in_a_step} {items} in a step, with {rows} {items} to train on",
+        "at most as many in a step as there are",
+        "Lower batch_size or gradient_accumulation_steps, or give more rows.",
+    )
