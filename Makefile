@@ -23,6 +23,7 @@ demo: install ## fine-tune a small model here; MODEL=, DATASET= and SET="epochs=
 
 test: install ## every test that needs no cluster
 	@tests/browser.sh
+	@tests/compiler.sh
 	$(BIN)/pytest tests --ignore tests/cluster --ignore tests/images --numprocesses 2 --dist loadfile
 
 fuzz: install ## 10,000 requests drawn from the whole parameter set

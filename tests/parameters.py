@@ -52,8 +52,9 @@ OVERRIDES: dict[str, list[Any]] = {
     "optimizer.eps": [1e-6],
     "optimizer._component_": [
         "torch.optim.Adam", "torch.optim.SGD", "torch.optim.NAdam", "torch.optim.RAdam",
-        "torch.optim.RMSprop", "torchao.optim.AdamW8bit", "torchao.optim.AdamW4bit", "torchao.optim.Adam4bit",
-    ],
+        "torch.optim.RMSprop", "torchao.optim.Adam8bit",
+
+        ],
     "loss._component_": ["torch.nn.CrossEntropyLoss"],
     "lr_scheduler.num_cycles": [0.4],
     "shuffle": [True, False],

@@ -69,7 +69,7 @@ def chosen_epoch(training: Path) -> Path | None:
 
 
 def drop_surplus(training: Path, keep_last_n: int) -> None:
-    """Removes what is not needed once a newer epoch is whole: older epochs, and what to go on from in those kept.
+    """Removes what is not needed once a newer epoch is whole: older epochs, and older states to go on from.
 
     An epoch goes by a rename first, so that no half of one is ever taken for whole.
 
@@ -78,8 +78,9 @@ def drop_surplus(training: Path, keep_last_n: int) -> None:
         keep_last_n: Epochs to keep; 0 for all.
     """
     epochs = list(whole_epochs(training).values())
-    for epoch in epochs[:-1]:
-        (epoch / RECIPE_STATE_NAME).unlink(missing_ok=True)
+    states = [epoch / RECIPE_STATE_NAME for epoch in epochs if (epoch / RECIPE_STATE_NAME).exists()]
+    for state in states[:-1]:
+        state.unlink()
     for epoch in epochs[:-keep_last_n] if keep_last_n else []:
         epoch.rename(epoch.with_name(f"{UNFINISHED_PREFIX}{epoch.name}"))
     sweep_unfinished(training)

@@ -33,7 +33,7 @@ PROTECTED = {
 SECTIONS: Mapping[str, Sequence[str]] = {
     "optimizer": (
         *(f"torch.optim.{name}" for name in ("AdamW", "Adam", "NAdam", "RAdam", "RMSprop", "SGD")),
-        *(f"torchao.optim.{name}" for name in ("AdamW8bit", "AdamW4bit", "Adam8bit", "Adam4bit")),
+        *(f"torchao.optim.{name}" for name in ("AdamW8bit", "Adam8bit")),
     ),
     "lr_scheduler": tuple(SCHEDULERS.values()),
     "loss": (CHUNKED_LOSS, "torch.nn.CrossEntropyLoss"),

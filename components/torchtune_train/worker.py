@@ -111,7 +111,7 @@ def train(method: str, config: DictConfig) -> None:
     readers = torch.distributed.get_world_size() // config.get("tensor_parallel_dim", 1)
     if torch.distributed.get_rank() == 0:
         optimizer = recipe._optimizer or recipe._optim_ckpt_wrapper
-        recipe._metric_logger.begin(get_lr(optimizer), lambda: rows.tokens_read * readers)
+        recipe._metric_logger.begin(float(get_lr(optimizer)), lambda: rows.tokens_read * readers)
     began = time.monotonic()
     recipe.train()
     result = _measure(rows.tokens_read, readers, on_gpu, time.monotonic() - began)

@@ -157,9 +157,10 @@ def test_older_epochs_go_once_newer_ones_are_whole(tmp_path: Path):
         (tmp_path / f"epoch_{number}").mkdir()
         (tmp_path / f"epoch_{number}" / "recipe_state.pt").touch()
         (tmp_path / f"epoch_{number}" / "model.safetensors").touch()
+    (tmp_path / "epoch_3" / "recipe_state.pt").unlink()
     drop_surplus(tmp_path, keep_last_n=0)
     assert list(whole_epochs(tmp_path)) == [0, 1, 2, 3]
-    assert [path.parent.name for path in tmp_path.glob("*/recipe_state.pt")] == ["epoch_3"]
+    assert [path.parent.name for path in tmp_path.glob("*/recipe_state.pt")] == ["epoch_2"]
     drop_surplus(tmp_path, keep_last_n=2)
     assert {path.name for path in tmp_path.iterdir()} == {"epoch_2", "epoch_3"}
     assert finished_epochs(tmp_path) == 4
