@@ -51,10 +51,9 @@ OVERRIDES: dict[str, list[Any]] = {
     "optimizer.betas": [[0.8, 0.9]],
     "optimizer.eps": [1e-6],
     "optimizer._component_": [
-        "torch.optim.Adam", "torch.optim.SGD", "torch.optim.NAdam", "torch.optim.RAdam",
-        "torch.optim.RMSprop", "torchao.optim.Adam8bit",
-
-        ],
+        "torch.optim.Adam", "torch.optim.SGD", "torch.optim.NAdam", "torch.optim.RAdam", "torch.optim.RMSprop",
+        "torchao.optim.Adam8bit",
+    ],
     "loss._component_": ["torch.nn.CrossEntropyLoss"],
     "lr_scheduler.num_cycles": [0.4],
     "shuffle": [True, False],
