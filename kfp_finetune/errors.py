@@ -59,9 +59,17 @@ class UserError(Exception):
         return "\n".join([f"{count} with what was given:", *(f"  - {problem}" for problem in self.problems)])
 
 
-def refuse(what: str, given: object, allowed: str, mend: str) -> UserError:
-    """The error for a single problem; see `Problem` for the arguments."""
-    return UserError([Problem(what, str(given), allowed, mend)])
+def refuse(what: str, given: object, allowed: str, mend: str, kind: type[UserError] = UserError) -> UserError:
+    """The error for a single problem; see `Problem` for the other arguments.
+
+    Args:
+        what: Of the problem.
+        given: Of the problem.
+        allowed: Of the problem.
+        mend: Of the problem.
+        kind: The class of the error.
+    """
+    return kind([Problem(what, str(given), allowed, mend)])
 
 
 def refuse_other_version() -> None:

@@ -95,7 +95,7 @@ def fetch(workspace: Workspace, wanted: Wanted, target_of: Callable[[str], Path]
 
 
 def _check_space(source: Source, sizes: Mapping[str, int], staging: Path) -> None:
-    there = sum(path.stat().st_blocks * 512 for path in staging.rglob("*") if path.is_file())
+    there = sum(path.stat().st_blocks * 512 for path in files_below(staging))
     needed = max(0, sum(sizes.values()) - there)
     free = shutil.disk_usage(staging).free
     if needed > free:

@@ -71,9 +71,10 @@ def evaluate(plan: Plan, workspace_root: str) -> Evaluation:
     rows = datasets.load_from_disk(str(training / "tokens" / "held_out"))
     prompts = json.loads((training / "samples.json").read_text())
     base = root / plan.model
-    before = _measure("evaluate base", base, plan.dtype, rows, prompts, base)
+    tokenizer = load_tokenizer(base)
+    before = _measure("evaluate base", base, plan.dtype, rows, prompts, tokenizer)
     compared = epochs if plan.export_checkpoint == "best" else epochs[-1:]
-    measured = [_measure(f"evaluate {epoch.name}", epoch, plan.dtype, rows, prompts, base) for epoch in compared]
+    measured = [_measure(f"evaluate {epoch.name}", epoch, plan.dtype, rows, prompts, tokenizer) for epoch in compared]
     best = min(range(len(measured)), key=lambda index: measured[index].loss)
     after = measured[best]
     choose_epoch(training, compared[best])
@@ -96,7 +97,7 @@ class _Measured:
 
 
 def _measure(
-    what: str, path: Path, dtype: str, rows: datasets.Dataset, prompts: Sequence[dict[str, Any]], tokenizer_path: Path
+    what: str, path: Path, dtype: str, rows: datasets.Dataset, prompts: Sequence[dict[str, Any]], tokenizer: Any
 ) -> _Measured:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = AutoModelForCausalLM.from_pretrained(
@@ -104,7 +105,6 @@ def _measure(
     )
     model = model.to(device).eval()
     loss, tokens = held_out_loss(what, model, rows)
-    tokenizer = load_tokenizer(tokenizer_path)
     answers = [_answer(model, tokenizer, prompt["prompt_ids"]) for prompt in prompts]
     return _Measured(loss, tokens, answers)
 

@@ -13,7 +13,7 @@ from kfp_finetune.sources.huggingface import HubSource
 from kfp_finetune.sources.patterns import Patterns
 from kfp_finetune.sources.s3 import S3Options
 from kfp_finetune.sources.source import Source, open_source
-from kfp_finetune.workspace import FETCH_REPORT_NAME, Manifest, open_workspace
+from kfp_finetune.workspace import FETCH_REPORT_NAME, Manifest, files_below, open_workspace
 
 WANTED = Patterns(allow=tuple(f"*{ending}" for ending in FORMATS), ignore=("dataset_infos.json",))
 """Files with rows; `dataset_infos.json` is what old repositories say about themselves."""
@@ -76,7 +76,7 @@ def _check_names(uri: str, paths: Iterable[str]) -> None:
 
 
 def _facts(directory: Path, source: Source) -> Mapping[str, object]:
-    empty = [path.name for path in directory.rglob("*") if path.is_file() and path.stat().st_size == 0]
+    empty = [path.name for path in files_below(directory) if path.stat().st_size == 0]
     if empty:
         raise refuse(
             "dataset", f"empty files: {', '.join(sorted(empty)[:5])}", "files with rows", "Remove or fill them."

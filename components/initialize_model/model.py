@@ -29,14 +29,17 @@ TOKENIZER_NAMES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt
 WEIGHTS = (".safetensors", ".bin")
 """Endings of files of weights; .bin are there only if a user named them."""
 
-SHAPE: tuple[str, ...] = (
+SHAPE = (
     "hidden_size",
     "num_hidden_layers",
     "num_attention_heads",
     "num_key_value_heads",
     "intermediate_size",
+    "vocab_size",
+    "max_position_embeddings",
+    "tie_word_embeddings",
 )
-SHAPE += ("vocab_size", "max_position_embeddings", "tie_word_embeddings")
+"""What the report shows of config.json."""
 
 
 def initialize_model(

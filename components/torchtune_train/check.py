@@ -14,7 +14,13 @@ from kfp_finetune.components.torchtune_train.models import read_architecture
 from kfp_finetune.components.torchtune_train.overrides import apply_overrides, check_overrides, nest
 from kfp_finetune.components.torchtune_train.quantization import unquantizable
 from kfp_finetune.components.torchtune_train.rehearsal import rehearse
-from kfp_finetune.components.torchtune_train.settings import DataSettings, TrainSettings, read_settings, spread
+from kfp_finetune.components.torchtune_train.settings import (
+    DataSettings,
+    TrainSettings,
+    read_settings,
+    runs_without_fsdp,
+    unfold_advanced,
+)
 from kfp_finetune.components.torchtune_train.tensor_parallel import check_tensor_parallel
 from kfp_finetune.errors import Problem, UserError
 from kfp_finetune.workspace import Manifest, Workspace, check_series_name, content_key
@@ -73,7 +79,7 @@ def check_request(
     Raises:
         UserError: With everything that is wrong.
     """
-    values, problems = spread(values)
+    values, problems = unfold_advanced(values)
     data_values = {key: value for key, value in values.items() if key in DataSettings.__dataclass_fields__}
     data, found = read_settings(DataSettings, data_values)
     problems += found
@@ -127,7 +133,7 @@ def check_alone(train: TrainSettings) -> list[Problem]:
     if train.enable_activation_offloading and not train.enable_activation_checkpointing:
         allowed = "true only with enable_activation_checkpointing"
         problems.append(Problem("enable_activation_offloading", "true", allowed, "Set both, or neither."))
-    if train.fsdp_cpu_offload and train.quantizes_base and train.num_procs_per_node == 1:
+    if train.fsdp_cpu_offload and runs_without_fsdp(train.method, train.num_procs_per_node):
         allowed = f"false for {train.method} on one process, which runs without FSDP"
         problems.append(Problem("fsdp_cpu_offload", "true", allowed, "Set it to false, or use two processes."))
     if train.fsdp_cpu_offload and train.optimizer != "adamw":
@@ -170,12 +176,13 @@ def check_together(train: TrainSettings, architecture: Architecture) -> list[Pro
     if train.has_adapter and train.apply_lora_to_output and architecture.tied:
         allowed = "false for this model, whose output layer is its embeddings (tie_word_embeddings)"
         problems.append(Problem("apply_lora_to_output", "true", allowed, "Set apply_lora_to_output to false."))
-    if architecture.tied and nest(train.overrides).get("custom_sharded_layers"):
+    overrides = nest(train.overrides)
+    if architecture.tied and overrides.get("custom_sharded_layers"):
         allowed = "nothing for this model, whose output layer is its embeddings (tie_word_embeddings)"
-        given = repr(nest(train.overrides)["custom_sharded_layers"])
+        given = repr(overrides["custom_sharded_layers"])
         problems.append(Problem("overrides.custom_sharded_layers", given, allowed, "Take the key out."))
     if train.quantizes_base:
         problems += unquantizable(architecture, train.num_procs_per_node)
     config = build_config(train, architecture, Path("model"), [], Path("training"), Steps(1, 1))
     wrong = check_overrides(config, train.overrides)
-    return problems + (wrong or rehearse(apply_overrides(config, train.overrides), nest(train.overrides)))
+    return problems + (wrong or rehearse(apply_overrides(config, train.overrides), overrides))

@@ -15,7 +15,7 @@ from kfp_finetune.components.torchtune_train.epochs import (
     drop_surplus,
     whole_epochs,
 )
-from kfp_finetune.components.torchtune_train.families import complete
+from kfp_finetune.components.torchtune_train.families import complete, keeps_pairs, rotary_heads
 from kfp_finetune.workspace import MANIFEST_NAME, publishing
 
 
@@ -64,10 +64,6 @@ class EpochCheckpointer(FullModelHFCheckpointer):
         tied = name == "lm_head.weight" and self._config["tie_word_embeddings"]
         return not tied and not name.endswith("rotary_emb.inv_freq")
 
-    @property
-    def _is_interleaved(self) -> bool:
-        return self._model_type != ModelType.QWEN2
-
     def _put_norms_right(self, model: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Swaps the norms before and after the MLP in Gemma 2's weights, which torchtune 0.6.1 confuses both ways.
 
@@ -97,7 +93,7 @@ class EpochCheckpointer(FullModelHFCheckpointer):
             finally:
                 self._output_dir = training
             _tidy(staging, epoch)
-            _order_adapter(staging / ADAPTER_FOLDER / "adapter_model.safetensors", self._config, self._is_interleaved)
+            _order_adapter(staging / ADAPTER_FOLDER / "adapter_model.safetensors", self._config)
         drop_surplus(training, self._keep_last_n)
 
 
@@ -126,7 +122,7 @@ def _tidy(staging: Path, epoch: int) -> None:
         state.parent.rmdir()
 
 
-def _order_adapter(path: Path, config: dict[str, Any], interleaved: bool) -> None:
+def _order_adapter(path: Path, config: dict[str, Any]) -> None:
     """Puts the rows of the adapter's query and key matrices in the order of the family's weights.
 
     torchtune keeps these rows in pairs for its interleaved rotary embeddings, and orders them back when it writes an
@@ -135,20 +131,18 @@ def _order_adapter(path: Path, config: dict[str, Any], interleaved: bool) -> Non
 
     Args:
         path: The adapter's file; it may be absent.
-        config: The model's config.json.
-        interleaved: Whether torchtune keeps the family's rows in pairs.
+        config: The model's whole config.json.
     """
     if not path.exists():
         return
     tensors = load_file(path)
-    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
     for name, tensor in tensors.items():
-        count = next((count for module, count in heads.items() if f".{module}.lora_" in name), None)
+        count = rotary_heads(name, config)
         if count is None:
             continue
-        if interleaved and name.endswith("lora_magnitude_vector"):
+        if keeps_pairs(config) and name.endswith("lora_magnitude_vector"):
             tensors[name] = tensor.view(count, -1, 2).transpose(1, 2).reshape(-1).contiguous()
-        elif not interleaved and ".lora_B." in name:
+        elif not keeps_pairs(config) and ".lora_B." in name:
             rank = tensor.shape[-1]
             tensors[name] = tensor.view(count, 2, -1, rank).transpose(1, 2).reshape(-1, rank).contiguous()
     save_file(tensors, path, metadata={"format": "pt"})

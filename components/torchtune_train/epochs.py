@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from kfp_finetune.errors import refuse
-from kfp_finetune.workspace import write_atomically
+from kfp_finetune.workspace import TEMPORARY_PREFIX, write_atomically
 
 ADAPTER_FOLDER = "adapter"
 """Folder of an epoch that holds the adapter, where no loader of the merged weights applies it a second time."""
@@ -15,9 +15,6 @@ RECIPE_STATE_NAME = "recipe_state.pt"
 
 CHOSEN_NAME = "chosen_epoch.txt"
 """File of a training with the name of the epoch that is to be exported."""
-
-UNFINISHED_PREFIX = ".tmp-"
-"""Of the name of an epoch that is not whole, as `workspace.publishing` makes them."""
 
 
 def whole_epochs(training: Path) -> dict[int, Path]:
@@ -82,11 +79,11 @@ def drop_surplus(training: Path, keep_last_n: int) -> None:
     for state in states[:-1]:
         state.unlink()
     for epoch in epochs[:-keep_last_n] if keep_last_n else []:
-        epoch.rename(epoch.with_name(f"{UNFINISHED_PREFIX}{epoch.name}"))
+        epoch.rename(epoch.with_name(f"{TEMPORARY_PREFIX}{epoch.name}"))
     sweep_unfinished(training)
 
 
 def sweep_unfinished(training: Path) -> None:
     """Removes what a killed process left of an epoch that it was saving or removing."""
-    for leftover in training.glob(f"{UNFINISHED_PREFIX}epoch_*"):
+    for leftover in training.glob(f"{TEMPORARY_PREFIX}epoch_*"):
         shutil.rmtree(leftover, ignore_errors=True)

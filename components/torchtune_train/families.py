@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kfp_finetune.components.torchtune_train.names import ROOM
+
 Config = Mapping[str, Any]
-GEMMA = "kfp_finetune.components.torchtune_train.gemma"
+GEMMA = f"{ROOM}.gemma"
 
 
 @dataclass(frozen=True)
@@ -33,18 +35,22 @@ class Architecture:
     tied: bool
 
 
-def heads_in_pairs(name: str, config: Config) -> int | None:
-    """How many heads a matrix has whose rows torchtune keeps in pairs, for its interleaved rotary embeddings.
+def keeps_pairs(config: Config) -> bool:
+    """Whether torchtune keeps the rows of queries and keys in pairs, for its interleaved rotary embeddings.
 
     Args:
-        name: Of a weight, as transformers has it.
-        config: The whole config.json; see `complete`.
-
-    Returns:
-        None for a matrix that is neither the queries' nor the keys', and for Qwen 2, whose rows are as they are.
+        config: The config.json.
     """
-    if config["model_type"] == "qwen2":
-        return None
+    return config["model_type"] != "qwen2"
+
+
+def rotary_heads(name: str, config: Config) -> int | None:
+    """How many heads a matrix of queries or keys has; None for another matrix.
+
+    Args:
+        name: Of a weight or of its adapter, as transformers or peft has it.
+        config: The whole config.json; see `complete`.
+    """
     heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
     return next((count for module, count in heads.items() if f".{module}." in name), None)
 

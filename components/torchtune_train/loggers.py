@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from pydantic import Field, TypeAdapter, ValidationError
 
 from kfp_finetune.errors import Problem
+from kfp_finetune.sources.retries import plain
 from kfp_finetune.workspace import write_atomically
 
 SETTING = "metric_loggers"
@@ -180,12 +181,8 @@ class OpenLoggers:
             yield
         except Exception as error:
             self._failed.append(self._open.pop(name, None))
-            print(f"{name} gets no more figures, the training goes on: {_first_line(error)}", flush=True)
-
-
-def _first_line(error: Exception) -> str:
-    line = next(iter(str(error).strip().splitlines()), "")
-    return re.sub(r"//[^/@\s]+@", "//", f"{type(error).__name__}: {line}")
+            what = f"{type(error).__name__}: {plain(error)}"
+            print(f"{name} gets no more figures, the training goes on: {what}", flush=True)
 
 
 def open_loggers(loggers: Mapping[str, Mapping[str, Any]], training: Path) -> OpenLoggers:

@@ -3,7 +3,13 @@
 from functools import partial
 from typing import Any
 
-from kfp_finetune.components.torchtune_train.families import Architecture, Config, heads_in_pairs, matrix_shapes
+from kfp_finetune.components.torchtune_train.families import (
+    Architecture,
+    Config,
+    keeps_pairs,
+    matrix_shapes,
+    rotary_heads,
+)
 from kfp_finetune.errors import Problem
 
 BLOCK = 64 * 256
@@ -61,8 +67,8 @@ def in_four_bits(name: str, weight: Any, config: Config) -> Any:
     """
     from torchao.dtypes.nf4tensor import to_nf4
 
-    heads = heads_in_pairs(name, config)
-    if heads is None:
+    heads = rotary_heads(name, config)
+    if heads is None or not keeps_pairs(config):
         return to_nf4(weight).get_original_weight()
     columns = weight.shape[1]
     paired = weight.view(heads, 2, -1, columns).transpose(1, 2).reshape(-1, columns)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -36,19 +37,17 @@ def samples(
     Returns:
         Objects with `prompt`, `expected` and `prompt_ids`.
     """
-    sample = _text_sample if shape.kind == "completion" else _chat_sample
+    if shape.kind == "completion":
+        sample = partial(_text_sample, tokenizer=tokenizer, shape=shape, max_seq_len=max_seq_len)
+    else:
+        sample = partial(_chat_sample, tokenizer=tokenizer, shape=shape, data=data)
     rows = enumerate(islice(shape.select(part.rows), LOOKED_AT))
-    found = (sample(row, part.place(index), tokenizer, shape, data, max_seq_len) for index, row in rows)
+    found = (sample(row, part.place(index)) for index, row in rows)
     return list(islice((entry for entry in found if 0 < len(entry["prompt_ids"]) < max_seq_len), count))
 
 
 def _chat_sample(
-    row: Mapping[str, Any],
-    place: str,
-    tokenizer: PreTrainedTokenizerBase,
-    shape: Shape,
-    data: DataSettings,
-    max_seq_len: int,
+    row: Mapping[str, Any], place: str, tokenizer: PreTrainedTokenizerBase, shape: Shape, data: DataSettings
 ) -> dict[str, Any]:
     asked = conversation(row, place, shape, data)
     last = max(index for index, message in enumerate(asked.messages) if message.role == "assistant")
@@ -68,12 +67,7 @@ def _said(message: Message) -> str:
 
 
 def _text_sample(
-    row: Mapping[str, Any],
-    place: str,
-    tokenizer: PreTrainedTokenizerBase,
-    shape: Shape,
-    data: DataSettings,
-    max_seq_len: int,
+    row: Mapping[str, Any], place: str, tokenizer: PreTrainedTokenizerBase, shape: Shape, max_seq_len: int
 ) -> dict[str, Any]:
     text = plain_text(row, place, shape)
     encoded = tokenizer(text, return_offsets_mapping=True, truncation=True, max_length=max_seq_len)

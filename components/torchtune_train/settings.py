@@ -200,7 +200,19 @@ class TrainSettings:
         return self.num_procs_per_node // self.tensor_parallel_dim
 
 
-def spread(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+def runs_without_fsdp(method: str, num_procs: int) -> bool:
+    """Whether a training runs torchtune's single-device recipe.
+
+    FSDP of torch 2.13 cannot gather torchao 0.15's four-bit weights with one process, which needs no FSDP either.
+
+    Args:
+        method: See `TrainSettings`.
+        num_procs: Processes of all nodes.
+    """
+    return method in IN_FOUR_BITS and num_procs == 1
+
+
+def unfold_advanced(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     """Takes what is in `advanced` out of it.
 
     Args:
@@ -256,7 +268,7 @@ def check_values(values: Mapping[str, Any]) -> list[Problem]:
     Args:
         values: By name, with `advanced` as the user gave it.
     """
-    values, problems = spread(values)
+    values, problems = unfold_advanced(values)
     for kind in (DataSettings, TrainSettings):
         names = kind.__dataclass_fields__.keys()
         problems += read_settings(kind, {name: value for name, value in values.items() if name in names})[1]

@@ -26,7 +26,7 @@ from kfp_finetune.components.torchtune_train.dora import mend_magnitudes
 from kfp_finetune.components.torchtune_train.overrides import merge
 from kfp_finetune.components.torchtune_train.quantization import restore_in
 from kfp_finetune.components.torchtune_train.result import RESULT_NAME, Result
-from kfp_finetune.components.torchtune_train.settings import IN_FOUR_BITS, TrainSettings
+from kfp_finetune.components.torchtune_train.settings import TrainSettings, runs_without_fsdp
 from kfp_finetune.components.torchtune_train.tensor_parallel import clip_over_meshes
 from kfp_finetune.launch.process import die_with_parent
 from kfp_finetune.workspace import write_atomically
@@ -45,15 +45,13 @@ FOR_GPUS = ("enable_activation_offloading", "fsdp_cpu_offload")
 def choose_recipe(method: str, world_size: int) -> tuple[str, str]:
     """File and class of the recipe for a method.
 
-    FSDP of torch 2.13 cannot gather torchao 0.15's four-bit weights with one process, which needs no FSDP either.
-
     Args:
         method: One of `METHODS`.
         world_size: Number of processes.
     """
     if method == "full":
         return FULL
-    return ALONE if method in IN_FOUR_BITS and world_size == 1 else ADAPTER
+    return ALONE if runs_without_fsdp(method, world_size) else ADAPTER
 
 
 def load_recipe(file: str) -> ModuleType:

@@ -8,8 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from kfp_finetune.errors import Problem
-from kfp_finetune.sources.arrival import Arrival, Read, RemoteFile
+from kfp_finetune.errors import refuse
+from kfp_finetune.sources.arrival import READ_BYTES, Arrival, Read, RemoteFile
 from kfp_finetune.sources.retries import Transient, patiently
 from kfp_finetune.workspace import FileEntry, Interrupted
 
@@ -97,15 +97,12 @@ def download(
         there |= {entry.path: entry for entry in _attempt(remote, pending, target, progress)}
     damaged = [file.path for file in files if file.path not in there]
     if damaged:
-        raise Interrupted(
-            [
-                Problem(
-                    remote.what,
-                    f"{remote.uri}, whose server or network sent {', '.join(damaged[:3])} damaged {PASSES} times",
-                    "files whose size and checksum are those of the listing",
-                    "Run again; if it stays so, the files at the source are damaged, or a proxy changes them.",
-                )
-            ]
+        raise refuse(
+            remote.what,
+            f"{remote.uri}, whose server or network sent {', '.join(damaged[:3])} damaged {PASSES} times",
+            "files whose size and checksum are those of the listing",
+            "Run again; if it stays so, the files at the source are damaged, or a proxy changes them.",
+            Interrupted,
         )
     shutil.rmtree(partial)
     return tuple(sorted(there.values(), key=lambda entry: entry.path))
@@ -189,7 +186,7 @@ def _already_there(file: RemoteFile, target: Path) -> FileEntry | None:
     if file.checksum.algorithm != "none":
         digests.append(file.checksum.begin(file.size))  # type: ignore[arg-type]
     with path.open("rb") as content:
-        while data := content.read(2**20):
+        while data := content.read(READ_BYTES):
             for digest in digests:
                 digest.update(data)
     is_right = file.checksum.algorithm == "none" or digests[-1].hexdigest() == file.checksum.value

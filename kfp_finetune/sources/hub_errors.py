@@ -3,9 +3,10 @@
 from kfp_finetune.errors import refuse
 from kfp_finetune.sources.hub_client import endpoint
 from kfp_finetune.sources.redaction import redact
-from kfp_finetune.sources.retries import Transient, plain
+from kfp_finetune.sources.retries import SERVER_STATUSES, Transient, distrust, plain, seconds_asked
 
-SERVER_STATUSES = (408, 425, 429, 500, 502, 503, 504)
+PASSING_STATUSES = (*SERVER_STATUSES, 425)
+"""What an answer says that may be another the next time."""
 
 
 def explain(what: str, uri: str, repository: str, error: Exception) -> Exception:
@@ -29,12 +30,7 @@ def explain(what: str, uri: str, repository: str, error: Exception) -> Exception
     if isinstance(error, errors.HfHubHTTPError):
         return _explain_answer(what, uri, repository, error)
     if isinstance(error, httpx2.ConnectError) and "CERTIFICATE" in str(error).upper():
-        return refuse(
-            what,
-            f"{uri}, whose server is not trusted: {plain(error)}",
-            "a server with a certificate of a known authority",
-            "Name your authority's certificate file in SSL_CERT_FILE.",
-        )
+        return distrust(what, uri, error)
     if isinstance(error, httpx2.UnsupportedProtocol | httpx2.InvalidURL):
         return refuse(
             what,
@@ -102,16 +98,11 @@ def _explain_answer(what: str, uri: str, repository: str, error: Exception) -> E
             "a token that is valid and may read it",
             secret,
         )
-    if status in SERVER_STATUSES:
-        return Transient(f"the server answered {status}", _asked_pause(error))
+    if status in PASSING_STATUSES:
+        asked = error.response.headers.get("Retry-After", "")  # type: ignore[attr-defined]
+        return Transient(f"the server answered {status}", seconds_asked(asked))
     return refuse(what, f"{uri}, where the server answered {status}: {plain(error)}", "a Hub", "Check HF_ENDPOINT.")
 
 
 def _hub() -> str:
     return redact(endpoint() or "the Hub")
-
-
-def _asked_pause(error: Exception) -> float:
-    """Seconds that a Retry-After header asks for; 0 if it gives none, or a date."""
-    asked = error.response.headers.get("Retry-After", "")  # type: ignore[attr-defined]
-    return float(asked) if asked.isdecimal() else 0.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from kfp_finetune.errors import Problem, UserError, refuse
+from kfp_finetune.errors import UserError, refuse
 from kfp_finetune.sources.patterns import Patterns
 from kfp_finetune.workspace import MANIFEST_NAME, FileEntry, SourceChanged, describe_files, sha256_of
 
@@ -65,15 +65,12 @@ class LocalSource:
             on_bytes(done, total)
         files = tuple(file for file in describe_files(target) if file.path in self._files)
         if _digest((file.path, file.sha256) for file in files) != self._revision:
-            raise SourceChanged(
-                [
-                    Problem(
-                        self.what,
-                        f"{self.uri}, whose files changed while they were fetched",
-                        "files that stay as they are",
-                        "Run again once nothing writes there.",
-                    )
-                ]
+            raise refuse(
+                self.what,
+                f"{self.uri}, whose files changed while they were fetched",
+                "files that stay as they are",
+                "Run again once nothing writes there.",
+                SourceChanged,
             )
         return files
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_exponential_jitter
 
-from kfp_finetune.errors import Problem
+from kfp_finetune.errors import UserError, refuse
 from kfp_finetune.sources.redaction import redact
 from kfp_finetune.workspace import Interrupted
 
@@ -18,6 +18,9 @@ LONGEST_PAUSE_SECONDS = 300.0
 
 STALL_SECONDS = 30.0
 """A connection on which nothing comes for so long is given up, and tried again."""
+
+SERVER_STATUSES = (408, 429, 500, 502, 503, 504)
+"""HTTP's answers that may be others the next time."""
 
 Result = TypeVar("Result")
 
@@ -58,16 +61,12 @@ def patiently(what: str, uri: str, call: Callable[[], Result], pause: Callable[[
     try:
         return retrying(call)
     except Transient as error:
-        raise Interrupted(
-            [
-                Problem(
-                    what,
-                    f"{redact(uri)}, where {ATTEMPTS} attempts failed, "
-                    f"the last because of the network or the server: {error}",
-                    "a server that can be reached and answers",
-                    "Check the address, the proxy and the network, then run again: whole parts are kept.",
-                )
-            ]
+        raise refuse(
+            what,
+            f"{redact(uri)}, where {ATTEMPTS} attempts failed, the last because of the network or the server: {error}",
+            "a server that can be reached and answers",
+            "Check the address, the proxy and the network, then run again: whole parts are kept.",
+            Interrupted,
         ) from error
 
 
@@ -88,3 +87,24 @@ def plain(error: BaseException) -> str:
     """An error's first line, without the secrets that `redact` knows."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), "") or type(error).__name__
     return redact(line)[:300]
+
+
+def seconds_asked(retry_after: str) -> float:
+    """Seconds that a Retry-After header asks for; 0 if it is empty, or a date."""
+    return float(retry_after) if retry_after.isdecimal() else 0.0
+
+
+def distrust(what: str, uri: str, error: BaseException) -> UserError:
+    """The error for a server whose certificate no known authority vouches for.
+
+    Args:
+        what: Name of the parameter that asked for the source.
+        uri: The source, redacted.
+        error: What the HTTP client said.
+    """
+    return refuse(
+        what,
+        f"{uri}, whose server is not trusted: {plain(error)}",
+        "a server with a certificate of a known authority",
+        "Name your authority's certificate file in SSL_CERT_FILE.",
+    )

@@ -1,12 +1,12 @@
 """What went wrong with S3, as a person needs it: the name, the credentials, the network."""
 
-from kfp_finetune.errors import Problem, refuse
+from kfp_finetune.errors import refuse
 from kfp_finetune.sources.redaction import redact
-from kfp_finetune.sources.retries import Transient, plain
+from kfp_finetune.sources.retries import SERVER_STATUSES, Transient, distrust, plain, seconds_asked
 from kfp_finetune.workspace import SourceChanged
 
 ABSENT = ("NoSuchBucket", "NoSuchKey", "404", "NotFound")
-REFUSED: tuple[str, ...] = (
+REFUSED = (
     "AccessDenied",
     "403",
     "401",
@@ -14,10 +14,12 @@ REFUSED: tuple[str, ...] = (
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
     "InvalidToken",
+    "ExpiredToken",
+    "AllAccessDisabled",
+    "AuthorizationHeaderMalformed",
+    "RequestTimeTooSkewed",
 )
-REFUSED += ("ExpiredToken", "AllAccessDisabled", "AuthorizationHeaderMalformed", "RequestTimeTooSkewed")
 CHANGED = ("PreconditionFailed", "412", "InvalidRange", "416")
-SERVER_STATUSES = (408, 429, 500, 502, 503, 504)
 
 
 def explain(what: str, uri: str, error: Exception) -> Exception:
@@ -38,12 +40,7 @@ def explain(what: str, uri: str, error: Exception) -> Exception:
     if isinstance(error, exceptions.ClientError):
         return _explain_answer(what, uri, error.response)
     if isinstance(error, exceptions.SSLError):
-        return refuse(
-            what,
-            f"{uri}, whose server is not trusted: {plain(error)}",
-            "a server with a certificate of a known authority",
-            "Name your authority's certificate file in SSL_CERT_FILE.",
-        )
+        return distrust(what, uri, error)
     if isinstance(
         error,
         exceptions.HTTPClientError | exceptions.ConnectionError | exceptions.IncompleteReadError | HTTPError | OSError,
@@ -64,15 +61,12 @@ def _explain_answer(what: str, uri: str, response: dict) -> Exception:
     metadata = response.get("ResponseMetadata", {})
     status = metadata.get("HTTPStatusCode", 0)
     if code in CHANGED:
-        return SourceChanged(
-            [
-                Problem(
-                    what,
-                    f"{uri}, whose objects changed while they were fetched",
-                    "objects that stay as they are",
-                    "Run again once nothing writes there.",
-                )
-            ]
+        return refuse(
+            what,
+            f"{uri}, whose objects changed while they were fetched",
+            "objects that stay as they are",
+            "Run again once nothing writes there.",
+            SourceChanged,
         )
     if code in ABSENT:
         return refuse(what, f"{uri}, which is not there ({code})", "a bucket and key that exist", "Check the address.")
@@ -85,5 +79,5 @@ def _explain_answer(what: str, uri: str, response: dict) -> Exception:
         )
     if status in SERVER_STATUSES:
         asked = str(metadata.get("HTTPHeaders", {}).get("retry-after", ""))
-        return Transient(f"the server answered {status} {code}", float(asked) if asked.isdecimal() else 0.0)
+        return Transient(f"the server answered {status} {code}", seconds_asked(asked))
     return refuse(what, f"{uri}, where the server answered {status} {code}: {message}", "S3", "Check the endpoint.")

@@ -11,7 +11,7 @@ from kfp_finetune.components.torchtune_train.settings import (
     TrainSettings,
     check_values,
     read_settings,
-    spread,
+    unfold_advanced,
 )
 
 ANYTHING = st.one_of(
@@ -112,7 +112,7 @@ def test_the_learning_rate_defaults_by_method():
     ],
 )
 def test_what_does_not_belong_into_advanced_is_named(advanced: object, what: str, mend: str):
-    values, problems = spread({"method": "lora", "advanced": advanced})
+    values, problems = unfold_advanced({"method": "lora", "advanced": advanced})
     assert values == {"method": "lora"}
     assert [problem.what for problem in problems] == [what]
     assert mend in problems[0].mend
@@ -120,7 +120,7 @@ def test_what_does_not_belong_into_advanced_is_named(advanced: object, what: str
 
 
 def test_what_is_in_advanced_is_a_setting():
-    assert spread({"epochs": 2, "advanced": {"seed": 1}}) == ({"epochs": 2, "seed": 1}, [])
+    assert unfold_advanced({"epochs": 2, "advanced": {"seed": 1}}) == ({"epochs": 2, "seed": 1}, [])
     assert [problem.what for problem in check_values({"advanced": {"seed": -1}})] == ["seed"]
 
 
