@@ -91,6 +91,7 @@ def _training(directory: Path, workspace: Workspace) -> Plan:
         method="full",
         epochs=1,
         num_procs_per_node=1,
+        num_nodes=1,
         dtype="bf16",
         total_steps=0,
         lora_scale=0.0,

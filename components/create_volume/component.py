@@ -30,9 +30,10 @@ def create_volume(
         The name of the volume.
 
     """
-    from kfp_finetune.components.create_volume.volume import VolumeSpec, ensure_volume
     from kfp_finetune.errors import clear_errors
 
     with clear_errors():
+        from kfp_finetune.components.create_volume.volume import VolumeSpec, ensure_volume
+
         volume = ensure_volume(VolumeSpec(name, size, (access_mode,), storage_class, wait_seconds), create)
     return volume

@@ -16,8 +16,9 @@ def delete_volume(name: str, keep: bool = True) -> None:
         keep: Whether to keep the volume; then nothing is called. Default true.
 
     """
-    from kfp_finetune.components.delete_volume.volume import remove_volume
     from kfp_finetune.errors import clear_errors
 
     with clear_errors():
+        from kfp_finetune.components.delete_volume.volume import remove_volume
+
         remove_volume(name, keep)

@@ -16,8 +16,9 @@ from kfp_finetune.components.torchtune_train.epochs import check_finished, choos
 from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.metrics import read_metrics
 from kfp_finetune.progress import progress_printer
+from kfp_finetune.publishing import write_atomically
 from kfp_finetune.reports.evaluation import evaluation_report
-from kfp_finetune.workspace import REPORT_NAME, open_workspace, write_atomically
+from kfp_finetune.workspace import REPORT_NAME, open_workspace
 
 RESULT_NAME = "evaluation.json"
 TOKENS_IN_BATCH = 4096

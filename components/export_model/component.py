@@ -20,10 +20,11 @@ def export_model(
         name: The series; latest/NAME points to the export afterwards.
         workspace: Where the volume is mounted.
     """
-    from kfp_finetune.artifacts import record_manifest
-    from kfp_finetune.components.export_model.export import export
-    from kfp_finetune.components.torchtune_train.record import recall_plan
     from kfp_finetune.errors import clear_errors
 
     with clear_errors():
+        from kfp_finetune.artifacts import record_manifest
+        from kfp_finetune.components.export_model.export import export
+        from kfp_finetune.components.torchtune_train.record import recall_plan
+
         record_manifest(export(recall_plan(training_plan), name, workspace), model)

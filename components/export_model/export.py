@@ -10,20 +10,10 @@ from kfp_finetune.components.export_model.verify import verify
 from kfp_finetune.components.torchtune_train.epochs import check_finished, chosen_epoch, newest_epoch
 from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.errors import refuse
-from kfp_finetune.sources.huggingface import repository_name
-from kfp_finetune.workspace import (
-    MANIFEST_NAME,
-    REPORT_NAME,
-    Manifest,
-    Workspace,
-    describe_files,
-    exclusive,
-    is_intact,
-    open_workspace,
-    point_latest,
-    publishing,
-    read_manifest,
-)
+from kfp_finetune.manifests import MANIFEST_NAME, Manifest, describe_files, is_intact, read_manifest
+from kfp_finetune.publishing import exclusive, publishing
+from kfp_finetune.sources.hub_address import repository_name
+from kfp_finetune.workspace import REPORT_NAME, Workspace, open_workspace, point_latest
 
 
 def export(plan: Plan, name: str, workspace_root: str) -> Manifest:

@@ -38,12 +38,13 @@ def initialize_dataset(
         s3_addressing_style: "path", "virtual" or "auto".
         workspace: Where the volume is mounted.
     """
-    from kfp_finetune.artifacts import record_figures, record_manifest, record_report
-    from kfp_finetune.components.initialize_dataset.dataset import initialize_dataset as initialize
     from kfp_finetune.errors import clear_errors
-    from kfp_finetune.sources.s3 import S3Options
 
     with clear_errors():
+        from kfp_finetune.artifacts import record_figures, record_manifest, record_report
+        from kfp_finetune.components.initialize_dataset.dataset import initialize_dataset as initialize
+        from kfp_finetune.sources.s3 import S3Options
+
         manifest = initialize(
             uri,
             workspace,

@@ -3,17 +3,18 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from kfp_finetune.components.initialize_dataset.look import look_at
+from kfp_finetune.components.initialize_dataset.bounded import look_within
 from kfp_finetune.datafiles import FORMATS, SPLIT_FILES, find_data_files
 from kfp_finetune.errors import refuse
 from kfp_finetune.fetch import Wanted, fetch
+from kfp_finetune.manifests import Manifest, files_below
 from kfp_finetune.pruning import prune
 from kfp_finetune.reports.dataset import dataset_report
 from kfp_finetune.sources.huggingface import HubSource
 from kfp_finetune.sources.patterns import Patterns
 from kfp_finetune.sources.s3 import S3Options
 from kfp_finetune.sources.source import Source, open_source
-from kfp_finetune.workspace import FETCH_REPORT_NAME, Manifest, files_below, open_workspace
+from kfp_finetune.workspace import FETCH_REPORT_NAME, open_workspace
 
 WANTED = Patterns(allow=tuple(f"*{ending}" for ending in FORMATS), ignore=("dataset_infos.json",))
 """Files with rows; `dataset_infos.json` is what old repositories say about themselves."""
@@ -83,7 +84,9 @@ def _facts(directory: Path, source: Source) -> Mapping[str, object]:
         )
     declared = source.splits() if isinstance(source, HubSource) else {}
     files = find_data_files(directory, declared)
-    look = look_at(files)
+    look = look_within(files)
+    if look.problem:
+        print(f"the rows of {source.uri} cannot be looked at: {look.problem}", flush=True)
     report = dataset_report(
         dataset=source.uri,
         facts=[("Address", source.uri), ("Revision", source.revision()), ("Format", files.format)],

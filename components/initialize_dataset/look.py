@@ -15,7 +15,12 @@ from kfp_finetune.errors import UserError
 LARGEST_LOOK = 200_000
 """Rows that are looked at; the report says if there are more."""
 
+LARGEST_LOOK_CHARACTERS = 2_000_000_000
+"""The same for few rows that are large: some minutes."""
+
 SHOWN_ROWS = 5
+SHOWN_CHARACTERS = 10_000
+"""Of each value; the report shows fewer."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,13 @@ class Look:
     problem: str
 
 
-def look_at(files: DataFiles, largest: int = LARGEST_LOOK) -> Look:
+def look_at(files: DataFiles, largest: int = LARGEST_LOOK, characters: int = LARGEST_LOOK_CHARACTERS) -> Look:
     """Reads a dataset's rows once.
 
     Args:
         files: Its files.
         largest: Rows after which to stop.
+        characters: Characters after which to stop.
     """
     rows: Counter[str] = Counter()
     empty: Counter[str] = Counter()
@@ -68,10 +74,15 @@ def look_at(files: DataFiles, largest: int = LARGEST_LOOK) -> Look:
             seen.add(hashlib.blake2b(repr(sorted(texts.items())).encode(errors="replace"), digest_size=12).digest())
             rows[split] += 1
             if len(samples) < SHOWN_ROWS:
-                samples.append(texts)
+                samples.append({column: text[:SHOWN_CHARACTERS] for column, text in texts.items()})
+            characters -= lengths[-1]
+            if characters < 0:
+                break
         is_complete = next(found, None) is None
     except UserError as error:
-        problem = error.problems[0].given
+        problem = str(error.problems[0])
+    except MemoryError:
+        problem = "rows that need more memory to look at than there is; write smaller rows or row groups"
     except (ValueError, OSError) as error:
         problem = str(error)
     return Look(

@@ -9,13 +9,14 @@ from typing import Any
 
 from kfp_finetune.errors import Problem, UserError
 from kfp_finetune.fetch import Wanted, fetch
+from kfp_finetune.manifests import Manifest
 from kfp_finetune.pruning import prune
 from kfp_finetune.reports.model import model_report
 from kfp_finetune.sources.cards import CARD_BYTES, card_metadata, stated_text
 from kfp_finetune.sources.patterns import Patterns
 from kfp_finetune.sources.s3 import S3Options
 from kfp_finetune.sources.source import Source, open_source
-from kfp_finetune.workspace import FETCH_REPORT_NAME, INDEX_NAME, Manifest, open_workspace
+from kfp_finetune.workspace import FETCH_REPORT_NAME, INDEX_NAME, open_workspace
 
 WANTED = Patterns(
     allow=("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*"),

@@ -17,12 +17,12 @@ from kfp_finetune.components.torchtune_train.rehearsal import rehearse
 from kfp_finetune.components.torchtune_train.settings import (
     DataSettings,
     TrainSettings,
-    read_settings,
     runs_without_fsdp,
     unfold_advanced,
 )
 from kfp_finetune.components.torchtune_train.tensor_parallel import check_tensor_parallel
 from kfp_finetune.errors import Problem, UserError
+from kfp_finetune.settings import read_settings
 from kfp_finetune.workspace import Manifest, Workspace, check_series_name, content_key
 
 FORMAT = 2
@@ -133,7 +133,7 @@ def check_alone(train: TrainSettings) -> list[Problem]:
     if train.enable_activation_offloading and not train.enable_activation_checkpointing:
         allowed = "true only with enable_activation_checkpointing"
         problems.append(Problem("enable_activation_offloading", "true", allowed, "Set both, or neither."))
-    if train.fsdp_cpu_offload and runs_without_fsdp(train.method, train.num_procs_per_node):
+    if train.fsdp_cpu_offload and runs_without_fsdp(train.method, train.world_size):
         allowed = f"false for {train.method} on one process, which runs without FSDP"
         problems.append(Problem("fsdp_cpu_offload", "true", allowed, "Set it to false, or use two processes."))
     if train.fsdp_cpu_offload and train.optimizer != "adamw":
@@ -182,7 +182,7 @@ def check_together(train: TrainSettings, architecture: Architecture) -> list[Pro
         given = repr(overrides["custom_sharded_layers"])
         problems.append(Problem("overrides.custom_sharded_layers", given, allowed, "Take the key out."))
     if train.quantizes_base:
-        problems += unquantizable(architecture, train.num_procs_per_node)
+        problems += unquantizable(architecture, train.world_size)
     config = build_config(train, architecture, Path("model"), [], Path("training"), Steps(1, 1))
     wrong = check_overrides(config, train.overrides)
     return problems + (wrong or rehearse(apply_overrides(config, train.overrides), overrides))

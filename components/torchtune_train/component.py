@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from kfp_finetune.images import TRAIN_IMAGE
+from kfp_finetune.images import STEPS_IMAGE, TRAIN_IMAGE
 
 
 @dsl.component(base_image=TRAIN_IMAGE, install_kfp_package=False)
@@ -22,6 +22,11 @@ def plan(
     lora_rank: int = 8,
     dtype: str = "bf16",
     num_procs_per_node: int = 1,
+    num_nodes: int = 1,
+    launcher: str = "process",
+    runtime: str = "torch-distributed",
+    volume: str = "",
+    trainjob: dict = {},  # noqa: B006
     dataset_type: str = "auto",
     column_map: dict = {},  # noqa: B006  KFP takes the default from here
     train_on_input: bool = False,
@@ -49,7 +54,12 @@ def plan(
         packed: Whether short rows share one sequence of max_seq_len tokens, each attending to itself alone.
         lora_rank: Rank of the adapter's matrices.
         dtype: "bf16" or "fp32".
-        num_procs_per_node: Training processes, one for each GPU.
+        num_procs_per_node: Training processes on each node, one for each GPU.
+        num_nodes: Machines; more than one only with the launcher trainjob.
+        launcher: "process" trains in the next step's own pod, "trainjob" as a TrainJob of Kubeflow Trainer.
+        runtime: For trainjob: the training runtime.
+        volume: For trainjob: the PersistentVolumeClaim on which all this lies.
+        trainjob: For trainjob: the training pods and the bounds on them, as torchtune_trainjob takes them.
         dataset_type: "instruct" (prompt and answer), "chat" (messages), "completion" (text), or "auto" by the columns.
         column_map: Columns of other names: {"input": "question", "output": "answer"}, {"messages": ...}, {"text": ...}.
         train_on_input: Whether the prompts' tokens count in the loss too.
@@ -63,20 +73,23 @@ def plan(
     Returns:
         Whether there is anything to do: False if this training is exported and the newest of its series.
     """
-    from kfp_finetune.artifacts import recall_manifest
-    from kfp_finetune.components.torchtune_train.plan import make_plan
-    from kfp_finetune.components.torchtune_train.record import record_plan
     from kfp_finetune.errors import clear_errors
 
     settings = dict(
         method=method, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size,
         gradient_accumulation_steps=gradient_accumulation_steps, max_seq_len=max_seq_len, packed=packed,
-        lora_rank=lora_rank, dtype=dtype, num_procs_per_node=num_procs_per_node, dataset_type=dataset_type,
-        column_map=column_map, train_on_input=train_on_input, new_system_prompt=new_system_prompt, split=split,
+        lora_rank=lora_rank, dtype=dtype, num_procs_per_node=num_procs_per_node, num_nodes=num_nodes,
+        dataset_type=dataset_type, column_map=column_map, train_on_input=train_on_input, new_system_prompt=new_system_prompt, split=split,
         held_out=held_out, advanced=advanced, overrides=overrides,
     )  # fmt: skip
     with clear_errors():
-        outcome = make_plan(recall_manifest(dataset), recall_manifest(model), name, settings, workspace)
+        from kfp_finetune.artifacts import recall_manifest
+        from kfp_finetune.components.torchtune_train.launcher import check_launcher
+        from kfp_finetune.components.torchtune_train.planning import make_plan
+        from kfp_finetune.components.torchtune_train.record import record_plan
+
+        problems = check_launcher(launcher, runtime, volume, num_nodes, trainjob)
+        outcome = make_plan(recall_manifest(dataset), recall_manifest(model), name, settings, workspace, problems)
         return record_plan(outcome, training_plan, data_report, workspace)
 
 
@@ -87,8 +100,8 @@ def torchtune_train(
     report: dsl.Output[dsl.HTML],
     summary: dsl.Output[dsl.Markdown],
     workspace: str = "/workspace",
-):
-    """Trains what was planned, going on from the newest whole epoch if there is one.
+) -> str:
+    """Trains what was planned in this step's own pod, going on from the newest whole epoch if there is one.
 
     Args:
         training_plan: From plan.
@@ -96,11 +109,75 @@ def torchtune_train(
         report: Loss, learning rate and speed over the steps.
         summary: The training in a table.
         workspace: Where the volume is mounted.
+
+    Returns:
+        The training's key.
     """
-    from kfp_finetune.components.torchtune_train.record import recall_plan, record_training
-    from kfp_finetune.components.torchtune_train.train import train
     from kfp_finetune.errors import clear_errors
 
     with clear_errors():
+        from kfp_finetune.components.torchtune_train.record import recall_plan, record_training
+        from kfp_finetune.components.torchtune_train.train import train
+
         plan = recall_plan(training_plan)
-        record_training(plan, train(plan, workspace), metrics, report, summary, workspace)
+        return record_training(plan, train(plan, workspace), metrics, report, summary, workspace)
+
+
+PASSED_THROUGH = [
+    dsl.TaskConfigPassthrough(field=field, apply_to_task=False)
+    for field in (
+        dsl.TaskConfigField.RESOURCES,
+        dsl.TaskConfigField.ENV,
+        dsl.TaskConfigField.KUBERNETES_AFFINITY,
+        dsl.TaskConfigField.KUBERNETES_TOLERATIONS,
+        dsl.TaskConfigField.KUBERNETES_NODE_SELECTOR,
+        dsl.TaskConfigField.KUBERNETES_VOLUMES,
+    )
+]
+"""What is set on this task and meant for the training pods: the step that waits asks for no GPU and mounts nothing."""
+
+
+@dsl.component(base_image=STEPS_IMAGE, install_kfp_package=False, task_config_passthroughs=PASSED_THROUGH)
+def torchtune_trainjob(
+    training_plan: dsl.Input[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    report: dsl.Output[dsl.HTML],
+    summary: dsl.Output[dsl.Markdown],
+    volume: str,
+    image: str,
+    run: str,
+    runtime: str = "torch-distributed",
+    accelerator: str = "nvidia.com/gpu",
+    trainjob: dict = {},  # noqa: B006
+    task_config: dsl.TaskConfig = None,
+) -> str:
+    """Trains what was planned as a TrainJob of Kubeflow Trainer on any number of nodes, and waits for it.
+
+    Resources, environment variables, volumes, node selectors, tolerations and affinity that are set on this task reach
+    the training pods; the step itself needs none of them.
+
+    Args:
+        training_plan: From plan.
+        metrics: Final and best loss, tokens, tokens per second, peak memory.
+        report: Loss and speed over the steps.
+        summary: The training in a table.
+        volume: PersistentVolumeClaim with the workspace; on more than one node it must be ReadWriteMany.
+        image: Image of the training pods.
+        run: Id of the pipeline run, by which clean_up finds the job (dsl.PIPELINE_JOB_ID_PLACEHOLDER).
+        runtime: Training runtime of Kubeflow Trainer: torch-distributed, kfp-finetune, or any other for torch.
+        accelerator: Kubernetes resource name of the GPUs; empty to train on CPUs.
+        trainjob: The training pods and the bounds on them: cpu, memory, node_selector, tolerations, queue, ...
+        task_config: Filled in by KFP with what is set on this task.
+
+    Returns:
+        The training's key.
+    """
+    from kfp_finetune.errors import clear_errors
+
+    with clear_errors():
+        from kfp_finetune.components.torchtune_train.cluster import read_request, train_on_cluster
+        from kfp_finetune.components.torchtune_train.record import recall_plan, record_outcome
+
+        plan = recall_plan(training_plan)
+        request = read_request(runtime, image, volume, accelerator, trainjob, task_config)
+        return record_outcome(plan, train_on_cluster(plan, request, run), metrics, report, summary)

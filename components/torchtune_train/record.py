@@ -4,13 +4,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kfp_finetune.components.torchtune_train.plan import REPORT_NAME as DATA_REPORT_NAME
-from kfp_finetune.components.torchtune_train.plan import Outcome, Plan, describe
-from kfp_finetune.components.torchtune_train.train import REPORT_NAME as TRAINING_REPORT_NAME
-from kfp_finetune.components.torchtune_train.train import Summary, markdown
+from kfp_finetune.components.torchtune_train.plan import Plan
+from kfp_finetune.components.torchtune_train.planning import REPORT_NAME as DATA_REPORT_NAME
+from kfp_finetune.components.torchtune_train.planning import Outcome, describe
+from kfp_finetune.components.torchtune_train.summary import REPORT_NAME as TRAINING_REPORT_NAME
+from kfp_finetune.components.torchtune_train.summary import Summary, facts, markdown
+from kfp_finetune.reports.training import training_report
 
 if TYPE_CHECKING:
     from kfp import dsl
+
+    from kfp_finetune.components.torchtune_train.cluster import Outcome as ClusterOutcome
 
 
 def record_plan(outcome: Outcome, plan: "dsl.Artifact", report: "dsl.HTML", workspace_root: str) -> bool:
@@ -49,8 +53,8 @@ def record_training(
     report: "dsl.HTML",
     markdown_summary: "dsl.Markdown",
     workspace_root: str,
-) -> None:
-    """Writes a finished training as artifacts.
+) -> str:
+    """Writes a training that ran here as artifacts.
 
     Args:
         plan: The training.
@@ -59,10 +63,41 @@ def record_training(
         report: Output for its charts.
         markdown_summary: Output for its table.
         workspace_root: Absolute path of the mounted volume.
+
+    Returns:
+        The training's key.
     """
+    page = Path(workspace_root) / plan.training / TRAINING_REPORT_NAME
+    Path(report.path).write_text(page.read_text())
+    _record_summary(plan, summary, metrics, markdown_summary)
+    return plan.key
+
+
+def record_outcome(
+    plan: Plan, outcome: "ClusterOutcome", metrics: "dsl.Metrics", report: "dsl.HTML", markdown_summary: "dsl.Markdown"
+) -> str:
+    """Writes a training that ran on a cluster as artifacts, of which only its log is known here.
+
+    Args:
+        plan: The training.
+        outcome: What its log told.
+        metrics: Output for its figures.
+        report: Output for its charts.
+        markdown_summary: Output for its table.
+
+    Returns:
+        The training's key.
+    """
+    title = f"{plan.method} fine-tuning of {plan.base}"
+    if outcome.metrics:
+        Path(report.path).write_text(training_report(title=title, metrics=outcome.metrics, facts=facts(plan)))
+    if outcome.summary is not None:
+        _record_summary(plan, outcome.summary, metrics, markdown_summary)
+    return plan.key
+
+
+def _record_summary(plan: Plan, summary: Summary, metrics: "dsl.Metrics", markdown_summary: "dsl.Markdown") -> None:
     for name, value in asdict(summary).items():
         if isinstance(value, int | float):
             metrics.log_metric(name, value)
-    page = Path(workspace_root) / plan.training / TRAINING_REPORT_NAME
-    Path(report.path).write_text(page.read_text())
     Path(markdown_summary.path).write_text(markdown(plan, summary))

@@ -1,17 +1,16 @@
 """What a user can set, with its types and ranges; checked as a whole, without torch."""
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, field
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
 from kfp_finetune.errors import Problem
+from kfp_finetune.settings import STRICT, read_settings
 
-STRICT = ConfigDict(extra="forbid", strict=True)
 FULL_LEARNING_RATE, ADAPTER_LEARNING_RATE = 2e-5, 3e-4
 """Defaults, as torchtune's own configs have them for full and LoRA fine-tuning."""
 COLUMN_KEYS = frozenset({"input", "output", "instruction", "messages", "text", "tools"})
@@ -26,12 +25,10 @@ IN_FOUR_BITS = frozenset({"qlora", "qdora"})
 ON_THE_FORM = frozenset(
     {
         "method", "epochs", "learning_rate", "batch_size", "gradient_accumulation_steps", "max_seq_len", "packed",
-        "lora_rank", "dtype", "num_procs_per_node", "overrides",
+        "lora_rank", "dtype", "num_procs_per_node", "num_nodes", "overrides",
     }
 )  # fmt: skip
 """Settings of a training that have a parameter of their own; the others go into the parameter `advanced`."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -90,7 +87,8 @@ class TrainSettings:
         max_seq_len: Tokens after which a row is cut; 0 means 2048, or as many as the model can read if fewer.
         packed: Whether short rows are put into one sequence of `max_seq_len` tokens, each attending to itself alone.
         dtype: "bf16" or "fp32", of weights, gradients and optimizer.
-        num_procs_per_node: Training processes, one for each GPU.
+        num_procs_per_node: Training processes on each machine, one for each GPU.
+        num_nodes: Machines.
         lora_rank: Rank of the adapter's matrices.
         lora_alpha: Weight of the adapter is alpha / rank; 0 means twice the rank.
         lora_dropout: Share of the adapter's inputs that is left out at random.
@@ -126,6 +124,7 @@ class TrainSettings:
     packed: bool = False
     dtype: Literal["bf16", "fp32"] = "bf16"
     num_procs_per_node: Annotated[int, Field(ge=1, le=64)] = 1
+    num_nodes: Annotated[int, Field(ge=1, le=1024)] = 1
     lora_rank: Annotated[int, Field(ge=1, le=1024)] = 8
     lora_alpha: Annotated[float, Field(ge=0, le=65_536, allow_inf_nan=False)] = 0.0
     lora_dropout: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
@@ -175,8 +174,11 @@ class TrainSettings:
             "learning_rate": self.peak_learning_rate,
             "lora_alpha": self.alpha,
             "lora_attn_modules": sorted(set(self.lora_attn_modules)),
+            "num_procs_per_node": self.world_size,
         }
-        idle = set() if self.has_adapter else {name for name in self.__dataclass_fields__ if "lora_" in name}
+        idle = {"num_nodes"}
+        if not self.has_adapter:
+            idle |= {name for name in self.__dataclass_fields__ if "lora_" in name}
         return {name: value for name, value in (asdict(self) | meant).items() if name not in idle}
 
     @property
@@ -195,9 +197,14 @@ class TrainSettings:
         return self.method in IN_FOUR_BITS
 
     @property
+    def world_size(self) -> int:
+        """Processes of all machines together."""
+        return self.num_nodes * self.num_procs_per_node
+
+    @property
     def data_parallel_dim(self) -> int:
         """How many groups of processes read rows of their own."""
-        return self.num_procs_per_node // self.tensor_parallel_dim
+        return self.world_size // self.tensor_parallel_dim
 
 
 def runs_without_fsdp(method: str, num_procs: int) -> bool:
@@ -238,28 +245,6 @@ def unfold_advanced(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Pro
             mend = f"Did you mean {near[0]}?" if near else "Take it out, or set it in overrides if it is torchtune's."
             problems.append(Problem("advanced", repr(name), ", ".join(known), mend))
     return {**{name: advanced[name] for name in known if name in advanced}, **others}, problems
-
-
-def read_settings(kind: Callable[..., T], values: Mapping[str, Any]) -> tuple[T | None, list[Problem]]:
-    """Builds settings from what a user gave.
-
-    Args:
-        kind: `DataSettings` or `TrainSettings`.
-        values: The user's values by name.
-
-    Returns:
-        The settings and no problem, or None and every problem.
-    """
-    try:
-        return kind(**values), []
-    except ValidationError as error:
-        return None, [_problem(details) for details in error.errors()]
-
-
-def _problem(details: Mapping[str, Any]) -> Problem:
-    name = ".".join(str(part) for part in details["loc"])
-    allowed = re.sub(r"^(Input should be|Value error,|String should match pattern) ?", "", details["msg"])
-    return Problem(name, repr(details["input"]), allowed, f"Correct {name} and run again.")
 
 
 def check_values(values: Mapping[str, Any]) -> list[Problem]:

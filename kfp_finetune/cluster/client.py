@@ -38,6 +38,10 @@ class Cluster:
     namespace: str
 
 
+class ForbiddenError(UserError):
+    """A call to which the account has no right; the mend is the command that grants it."""
+
+
 class BoundedClient(client.ApiClient):
     """A client whose every call ends: `REQUEST_TIMEOUT` holds where the caller names no timeout."""
 
@@ -46,10 +50,13 @@ class BoundedClient(client.ApiClient):
         return super().request(*args, _request_timeout=_request_timeout or REQUEST_TIMEOUT, **kwargs)
 
 
-def connect() -> Cluster:
+def connect(retries: int = 5) -> Cluster:
     """Connect to the cluster that this pod runs in, or else to that of KUBECONFIG or `~/.kube/config`.
 
     No call is made yet, and the client's global default configuration stays untouched.
+
+    Args:
+        retries: Further attempts of a call while the API server does not answer.
 
     Raises:
         UserError: If there is no usable configuration.
@@ -58,7 +65,7 @@ def connect() -> Cluster:
     settings = client.Configuration()
     namespace = _load_pod(settings) if _in_pod() else _load_kubeconfig(settings)
     settings.retries = urllib3.Retry(
-        total=5, backoff_factor=0.5, backoff_jitter=0.5, status_forcelist=(502, 503, 504), raise_on_status=False
+        total=retries, backoff_factor=0.5, backoff_jitter=0.5, status_forcelist=(502, 503, 504), raise_on_status=False
     )
     return Cluster(BoundedClient(settings), namespace)
 
@@ -108,15 +115,18 @@ def api_call(verb: str, resource: str, namespace: str = "") -> Iterator[None]:
         namespace: The namespace of the call; "" for a resource of the whole cluster.
 
     Raises:
-        UserError: If the call is forbidden (RBAC, a quota, a policy) or not authenticated, if its namespace does not
-            exist, or if the API server cannot be reached.
+        ForbiddenError: If the account has no right to the call.
+        UserError: If a quota or a policy forbids the call, if it is not authenticated, if its namespace does not exist,
+            or if the API server cannot be reached.
         kubernetes.client.ApiException: For every other answer, unchanged.
 
     """
     try:
         yield
     except client.ApiException as error:
-        problem = _problem_of(error, verb, resource, namespace)
+        if refusal := _RBAC_REFUSAL.search(status_message(error)):
+            raise ForbiddenError([missing_right(refusal["user"], verb, resource, namespace)]) from error
+        problem = _problem_of(error, resource, namespace)
         if problem is None:
             raise
         raise UserError([problem]) from error
@@ -137,7 +147,7 @@ def _status_of(error: client.ApiException) -> dict[str, Any]:
     return status if isinstance(status, dict) else {}
 
 
-def _problem_of(error: client.ApiException, verb: str, resource: str, namespace: str) -> Problem | None:
+def _problem_of(error: client.ApiException, resource: str, namespace: str) -> Problem | None:
     message = status_message(error)
     if error.status == 0:
         return _unreachable(error)
@@ -149,8 +159,7 @@ def _problem_of(error: client.ApiException, verb: str, resource: str, namespace:
             "Renew them (an expired token, or the kubeconfig of another cluster, is the usual reason).",
         )
     if error.status == 403:
-        refusal = _RBAC_REFUSAL.search(message)
-        return _forbidden(refusal["user"], verb, resource, namespace) if refusal else _not_admitted(message, resource)
+        return _not_admitted(message, resource)
     if error.status == 404 and (_status_of(error).get("details") or {}).get("kind") == "namespaces":
         return Problem(
             "namespace",
@@ -161,7 +170,16 @@ def _problem_of(error: client.ApiException, verb: str, resource: str, namespace:
     return None
 
 
-def _forbidden(user: str, verb: str, resource: str, namespace: str) -> Problem:
+def missing_right(user: str, verb: str, resource: str, namespace: str) -> Problem:
+    """Say that an account lacks a right, and with which commands an administrator grants it.
+
+    Args:
+        user: Name of the account as Kubernetes knows it, such as "system:serviceaccount:kubeflow:pipeline-runner".
+        verb: The RBAC verb.
+        resource: The resource's plural, with its API group and its subresource where it has them.
+        namespace: Where the right is missing; "" for the whole cluster.
+
+    """
     where = f"in namespace {namespace}" if namespace else "in the whole cluster"
     kind, scope = ("role", f"-n {namespace} ") if namespace else ("clusterrole", "")
     role = f"kfp-finetune-{verb}-{resource.replace('/', '-')}"

@@ -1,4 +1,4 @@
-"""Runs a training on this machine: torchrun, with a process for each GPU or a few on the CPU."""
+"""Runs this machine's part of a training: torchrun, with a process for each GPU or a few on the CPU."""
 
 import ctypes
 import os
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -31,10 +32,41 @@ def die_with_parent() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+@dataclass(frozen=True)
+class Topology:
+    """Which processes of a training run on this machine, and how they find the others.
+
+    Args:
+        num_procs: Processes on this machine.
+        options: Of torchrun.
+        folder: Of this machine's logs, below the training's.
+    """
+
+    num_procs: int
+    options: Sequence[str]
+    folder: str = ""
+
+    @classmethod
+    def one_machine(cls, num_procs: int) -> "Topology":
+        """All processes on this machine."""
+        # Without an address torchrun looks up the host's own name, for minutes where there is no network.
+        return cls(num_procs, ["--standalone", "--local-addr", "localhost", "--nproc-per-node", str(num_procs)])
+
+    @classmethod
+    def one_node(cls, num_procs: int, rank: int) -> "Topology":
+        """One of several nodes; the others' address is in the variables that Kubeflow Trainer sets.
+
+        Args:
+            num_procs: Processes on this node.
+            rank: The node's number.
+        """
+        return cls(num_procs, [], f"node-{rank}")
+
+
 def run_torchrun(
     module: str,
     arguments: Sequence[str],
-    num_procs: int,
+    topology: Topology,
     logs: Path,
     on_line: Callable[[str], None],
 ) -> None:
@@ -44,20 +76,19 @@ def run_torchrun(
         module: Dotted name, run as `python -m` would. It calls `die_with_parent` first, so that no process outlives
             this one, however it ends.
         arguments: Of its command line.
-        num_procs: Processes on this machine.
+        topology: Which processes run here.
         logs: Directory for the output of every process.
         on_line: Called with each line that the first process prints to stdout.
 
     Raises:
         LaunchError: If one of them failed; the others are stopped.
     """
+    logs = logs / topology.folder
     logs.mkdir(parents=True, exist_ok=True)
     earlier = set(logs.glob("*/attempt_*"))
-    # Without an address torchrun looks up the host's own name, for minutes where there is no network.
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "localhost"]
-    command += ["--nproc-per-node", str(num_procs)]
+    command = [sys.executable, "-m", "torch.distributed.run", *topology.options]
     command += ["--log-dir", str(logs), "--redirects", "3", "--tee", "0:1", "-m", module, *arguments]
-    threads = max(1, (os.cpu_count() or 1) // num_procs)
+    threads = max(1, (os.cpu_count() or 1) // topology.num_procs)
     environment = {"OMP_NUM_THREADS": str(threads), "TQDM_MININTERVAL": "1e9", "PYTHONUNBUFFERED": "1"} | os.environ
     environment[LAUNCHER_VARIABLE] = str(os.getpid())
     with (

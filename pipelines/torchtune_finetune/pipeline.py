@@ -3,13 +3,13 @@
 from kfp import dsl, kubernetes
 
 from kfp_finetune._version import VERSION, VERSION_VARIABLE
+from kfp_finetune.components.clean_up.component import clean_up
 from kfp_finetune.components.create_volume.component import create_volume as create_volume_step
-from kfp_finetune.components.delete_volume.component import delete_volume
 from kfp_finetune.components.evaluate_model.component import evaluate_model
 from kfp_finetune.components.export_model.component import export_model
 from kfp_finetune.components.initialize_dataset.component import initialize_dataset
 from kfp_finetune.components.initialize_model.component import initialize_model
-from kfp_finetune.components.torchtune_train.component import plan, torchtune_train
+from kfp_finetune.components.torchtune_train.component import plan, torchtune_train, torchtune_trainjob
 from kfp_finetune.images import TRAIN_IMAGE
 from kfp_finetune.workspace import MOUNT_PATH
 
@@ -53,14 +53,19 @@ def torchtune_finetune(
     held_out: str = "5%",
     advanced: dict = {},  # noqa: B006
     overrides: dict = {},  # noqa: B006
+    launcher: str = "process",
+    num_nodes: int = 1,
     num_procs_per_node: int = 1,
     accelerator: str = "nvidia.com/gpu",
+    runtime: str = "torch-distributed",
+    trainjob: dict = {},  # noqa: B006
     dataset_config: str = "",
     reuse: bool = True,
     hf_secret: str = "hf",
     s3_secret: str = "s3",
     volume: str = "kfp-finetune",
     volume_size: str = "100Gi",
+    access_mode: str = "ReadWriteOnce",
     storage_class: str = "",
     create_volume: bool = True,
     keep_volume: bool = True,
@@ -90,23 +95,35 @@ def torchtune_finetune(
         held_out: Rows to evaluate on, never trained on: a share of the split ("5%") or another split ("test").
         advanced: Settings without a parameter of their own: {"weight_decay": 0.1, "lora_alpha": 32}.
         overrides: Any other key of torchtune's configuration: {"optimizer.betas": [0.9, 0.95]}.
-        num_procs_per_node: Training processes, one for each GPU.
+        launcher: "process" trains in one pod of this run, "trainjob" on any number of nodes by Kubeflow Trainer.
+        num_nodes: Machines to train on; more than one needs launcher trainjob and access_mode ReadWriteMany.
+        num_procs_per_node: Training processes on each machine, one for each GPU.
         accelerator: Kubernetes resource name of the GPUs; empty to train on CPUs.
+        runtime: Training runtime of Kubeflow Trainer, for launcher trainjob.
+        trainjob: Training pods of launcher trainjob: {"memory": "64Gi", "node_selector": {...}, "queue": "team"}.
         dataset_config: Configuration (subset) of a dataset on the Hub; empty for its default one.
         reuse: Whether to take a dataset and a model that are on the volume already; false fetches them again.
         hf_secret: Secret with the Hub's "token", and "endpoint" if it is another server; it need not exist.
         s3_secret: Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the like; it need not exist.
         volume: PersistentVolumeClaim that holds datasets, models, trainings and exports.
         volume_size: Size of the volume if it is created.
+        access_mode: Access mode of the volume if it is created: ReadWriteOnce, or ReadWriteMany for many nodes.
         storage_class: Storage class of the volume if it is created; empty for the cluster's default.
         create_volume: Whether to create the volume unless it is there; false for a volume of your own.
         keep_volume: Whether to keep the volume after the run; it is only ever deleted if the pipeline created it.
         workspace: Where the volume is mounted; another folder only outside a cluster.
         train_image: Image of the steps that load a model: plan, train, evaluate, export.
     """
-    cleanup = delete_volume(name=volume, keep=keep_volume)
+    run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+    cleanup = clean_up(run=run, launcher=launcher, volume=volume, keep_volume=keep_volume)
     with dsl.ExitHandler(cleanup, name="clean up"):
-        storage = create_volume_step(name=volume, size=volume_size, storage_class=storage_class, create=create_volume)
+        storage = create_volume_step(
+            name=volume,
+            size=volume_size,
+            access_mode=access_mode,
+            storage_class=storage_class,
+            create=create_volume,
+        )
         data = initialize_dataset(uri=dataset, config=dataset_config, reuse=reuse, workspace=workspace)
         base = initialize_model(uri=model, reuse=reuse, workspace=workspace)
         planned = plan(
@@ -123,6 +140,11 @@ def torchtune_finetune(
             lora_rank=lora_rank,
             dtype=dtype,
             num_procs_per_node=num_procs_per_node,
+            num_nodes=num_nodes,
+            launcher=launcher,
+            runtime=runtime,
+            volume=storage.output,
+            trainjob=trainjob,
             dataset_type=dataset_type,
             column_map=column_map,
             train_on_input=train_on_input,
@@ -135,20 +157,32 @@ def torchtune_finetune(
         )
         with dsl.If(planned.outputs["Output"] == True, name="needed"):  # noqa: E712  KFP builds the condition from ==
             training_plan = planned.outputs["training_plan"]
-            trained = torchtune_train(training_plan=training_plan, workspace=workspace)
-            evaluated = evaluate_model(training_plan=training_plan, workspace=workspace).after(trained)
+            with dsl.If(launcher == "trainjob", name="on nodes of their own"):
+                by_trainjob = torchtune_trainjob(
+                    training_plan=training_plan,
+                    volume=storage.output,
+                    image=train_image,
+                    run=run,
+                    runtime=runtime,
+                    accelerator=accelerator,
+                    trainjob=trainjob,
+                )
+            with dsl.Else(name="in one pod"):
+                here = torchtune_train(training_plan=training_plan, workspace=workspace)
+            trained = dsl.OneOf(by_trainjob.outputs["Output"], here.outputs["Output"])
+            evaluated = evaluate_model(training_plan=training_plan, trained=trained, workspace=workspace)
             exported = export_model(training_plan=training_plan, name=name, workspace=workspace).after(evaluated)
-            for step, gpus in (trained, num_procs_per_node), (evaluated, 1):
+            for step, gpus in (here, num_procs_per_node), (evaluated, 1):
                 step.set_accelerator_type(accelerator).set_accelerator_limit(gpus)
                 # kfp 2.17 leaves the parameters of these setters out of the inputs of the groups around a task.
                 step.register_pipeline_channels([accelerator, num_procs_per_node])
-    for step in data, base, planned, trained, evaluated, exported:
+    for step in data, base, planned, here, evaluated, exported:
         kubernetes.mount_pvc(step, pvc_name=storage.output, mount_path=MOUNT_PATH)
     for step in data, base:
         kubernetes.use_secret_as_env(step, hf_secret, HF_KEYS, optional=True)
         kubernetes.use_secret_as_env(step, s3_secret, S3_KEYS, optional=True)
-    for step in planned, trained, evaluated, exported:
+    for step in planned, here, evaluated, exported:
         step.set_container_image(train_image)
-    for step in storage, cleanup, data, base, planned, trained, evaluated, exported:
+    for step in storage, cleanup, data, base, planned, by_trainjob, here, evaluated, exported:
         step.set_caching_options(False)
         step.set_env_variable(VERSION_VARIABLE, VERSION)

@@ -1,16 +1,18 @@
 """A real cluster to test on: the one of KUBECONFIG, used as an account that may do everything."""
 
-import copy
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from functools import partial
 
 import pytest
+from accounts import client_with_token, holding
 from kubernetes import client
 
 from kfp_finetune.cluster.client import BoundedClient, Cluster, connect
+from kfp_finetune.cluster.rights import Right
 
 
 @pytest.fixture(scope="session")
@@ -46,14 +48,14 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture
 def with_token(cluster: Cluster) -> Callable[[str], BoundedClient]:
     """Make clients of the cluster that carry the token given and no other credentials."""
+    return partial(client_with_token, cluster)
 
-    def make(token: str) -> BoundedClient:
-        settings = copy.deepcopy(cluster.api.configuration)
-        settings.cert_file = settings.key_file = settings.refresh_api_key_hook = None
-        settings.api_key = {"authorization": f"Bearer {token}"}
-        return BoundedClient(settings)
 
-    return make
+@pytest.fixture
+def holder(cluster: Cluster) -> Iterator[Callable[[Iterable[Right]], Cluster]]:
+    """Return a function that connects as a new service account with the rights given and no others."""
+    with ExitStack() as accounts:
+        yield lambda rights: accounts.enter_context(holding(cluster, rights))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kfp_finetune.launch.process import LaunchError, last_lines, run_torchrun
+from kfp_finetune.launch.process import LaunchError, Topology, last_lines, run_torchrun
 
 DEADLINE_SECONDS = 60
 
@@ -84,7 +84,7 @@ def held(tmp_path: Path) -> Iterator[Held]:
 
 def test_the_lines_of_the_first_process_alone_arrive_in_order_and_as_printed(tmp_path: Path) -> None:
     lines: list[str] = []
-    run_torchrun("tiny_worker", ["--a", "b c"], 2, tmp_path / "logs", lines.append)
+    run_torchrun("tiny_worker", ["--a", "b c"], Topology.one_machine(2), tmp_path / "logs", lines.append)
     assert lines == ["arguments of 0 ['--a', 'b c']", "[step 1]: from 0"]
     logs = sorted((tmp_path / "logs").glob("*/attempt_0/*/stdout.log"))
     assert [path.read_text().splitlines()[1] for path in logs] == ["[step 1]: from 0", "[step 1]: from 1"]
@@ -94,7 +94,7 @@ def test_a_process_that_fails_stops_the_others_and_its_last_lines_are_told(tmp_p
     lines: list[str] = []
     os.mkfifo(tmp_path / "gate")
     with pytest.raises(LaunchError) as caught:
-        run_torchrun("tiny_worker", ["fail", str(tmp_path / "gate")], 2, tmp_path / "logs", lines.append)
+        run_torchrun("tiny_worker", ["fail", str(tmp_path / "gate")], Topology.one_machine(2), tmp_path / "logs", lines.append)
     assert lines[1:] == ["[step 1]: from 0"]
     message = str(caught.value).splitlines()
     assert message[0] == "training ended with exit status 1"
@@ -108,15 +108,15 @@ def test_an_error_of_the_one_who_listens_ends_the_processes_and_passes(tmp_path:
         raise KeyboardInterrupt(line)
 
     with pytest.raises(KeyboardInterrupt, match="arguments of 0"):
-        run_torchrun("tiny_worker", ["hold", str(tmp_path / "pipe")], 2, tmp_path / "logs", listen)
+        run_torchrun("tiny_worker", ["hold", str(tmp_path / "pipe")], Topology.one_machine(2), tmp_path / "logs", listen)
     held.wait_for_the_end()
 
 
 LAUNCHER = """
 import sys
 from pathlib import Path
-from kfp_finetune.launch.process import run_torchrun
-run_torchrun("tiny_worker", ["hold", sys.argv[1]], 2, Path(sys.argv[2]), print)
+from kfp_finetune.launch.process import Topology, run_torchrun
+run_torchrun("tiny_worker", ["hold", sys.argv[1]], Topology.one_machine(2), Path(sys.argv[2]), print)
 """
 
 

@@ -21,7 +21,7 @@ from many import train_each
 from kfp_finetune.components.torchtune_train.check import check_request
 from kfp_finetune.components.torchtune_train.config import Steps, build_config
 from kfp_finetune.components.torchtune_train.overrides import apply_overrides
-from kfp_finetune.components.torchtune_train.plan import make_plan
+from kfp_finetune.components.torchtune_train.planning import make_plan
 from kfp_finetune.errors import UserError
 from kfp_finetune.workspace import open_workspace
 

@@ -10,9 +10,9 @@ from kfp_finetune.components.torchtune_train.settings import (
     DataSettings,
     TrainSettings,
     check_values,
-    read_settings,
     unfold_advanced,
 )
+from kfp_finetune.settings import read_settings
 
 ANYTHING = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.dictionaries(st.text(), st.integers())

@@ -1,0 +1,1 @@
+"""The step that ends what a run still holds."""

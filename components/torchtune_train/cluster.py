@@ -1,0 +1,200 @@
+"""Runs a planned training on a cluster: the request, what is checked before, and what comes back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from kubernetes import client
+
+from kfp_finetune.cluster.client import Cluster, api_call, connect, missing_right
+from kfp_finetune.cluster.rights import STEP_RIGHTS, account_name, is_allowed
+from kfp_finetune.cluster.trainer import find_runtime, trainjob_fields
+from kfp_finetune.components.torchtune_train.plan import Plan
+from kfp_finetune.components.torchtune_train.summary import Summary, parse_summary
+from kfp_finetune.errors import Problem, UserError
+from kfp_finetune.launch.trainjob.names import RESOURCE, job_name
+from kfp_finetune.launch.trainjob.run import run_trainjob
+from kfp_finetune.launch.trainjob.settings import JobSettings, read_job_settings
+from kfp_finetune.launch.trainjob.spec import JobSpec
+from kfp_finetune.progress import parse_progress
+from kfp_finetune.workspace import MOUNT_PATH
+
+NODE_MODULE = "kfp_finetune.components.torchtune_train.node"
+
+
+@dataclass(frozen=True)
+class Request:
+    """How a training is to run on a cluster.
+
+    Args:
+        runtime: Name of a runtime of Kubeflow Trainer for torch.
+        image: Image of the training pods.
+        volume: PersistentVolumeClaim with the workspace.
+        accelerator: Kubernetes resource name of the GPUs; empty for CPUs.
+        settings: What else the user set.
+        env: Environment variables as Kubernetes writes them.
+        volumes: More volumes as Kubernetes writes them.
+        volume_mounts: Where those are mounted.
+    """
+
+    runtime: str
+    image: str
+    volume: str
+    accelerator: str
+    settings: JobSettings
+    env: Sequence[Mapping[str, Any]] = ()
+    volumes: Sequence[Mapping[str, Any]] = ()
+    volume_mounts: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the log of a training told.
+
+    Args:
+        summary: Its figures; None if the log was lost before it could be read.
+        metrics: Those of the steps whose progress was printed.
+    """
+
+    summary: Summary | None
+    metrics: list[dict[str, float]] = field(default_factory=list)
+
+
+def read_request(runtime: str, image: str, volume: str, accelerator: str, trainjob: Any, task_config: Any) -> Request:
+    """How a training is to run: what the user set, and below it what KFP passes through from the task.
+
+    Args:
+        runtime: See `Request`.
+        image: See `Request`.
+        volume: See `Request`.
+        accelerator: See `Request`.
+        trainjob: What the user gave for `JobSettings`.
+        task_config: KFP's `TaskConfig`, or None.
+
+    Raises:
+        UserError: With everything that is wrong with `trainjob`.
+    """
+    settings, problems = read_job_settings(trainjob)
+    if settings is None or problems:
+        raise UserError(problems)
+    request = Request(runtime, image, volume, accelerator, settings)
+    return request if task_config is None else _with_task_config(request, task_config)
+
+
+def _with_task_config(request: Request, task: Any) -> Request:
+    """A request with what was set on the task where the user's own settings say nothing else."""
+    settings = request.settings
+    amounts = {**((task.resources or {}).get("requests") or {}), **((task.resources or {}).get("limits") or {})}
+    mounts = [mount for mount in task.volume_mounts or () if mount["mountPath"] != MOUNT_PATH]
+    mounted = {mount["name"] for mount in mounts}
+    settings = replace(
+        settings,
+        cpu=settings.cpu or amounts.get("cpu", ""),
+        memory=settings.memory or amounts.get("memory", ""),
+        node_selector={**(task.node_selector or {}), **settings.node_selector},
+        tolerations=[*(task.tolerations or ()), *settings.tolerations],
+        affinity=settings.affinity or task.affinity or {},
+    )
+    return replace(
+        request,
+        settings=settings,
+        env=task.env or (),
+        volumes=[volume for volume in task.volumes or () if volume["name"] in mounted],
+        volume_mounts=mounts,
+    )
+
+
+def check_cluster(runtime: str, volume: str, num_nodes: int, trainjob: Any) -> list[Problem]:
+    """What keeps a training from running on the cluster at hand, found before a pod is asked for.
+
+    Args:
+        runtime: See `Request`.
+        volume: See `Request`.
+        num_nodes: Pods of the training.
+        trainjob: What the user gave for `JobSettings`.
+    """
+    _, problems = read_job_settings(trainjob)
+    try:
+        cluster = connect()
+        problems += _missing_rights(cluster)
+        trainjob_fields(cluster)
+    except UserError as error:
+        return [*problems, *error.problems]
+    for check in (lambda: find_runtime(cluster, runtime) and [], lambda: _check_volume(cluster, volume, num_nodes)):
+        try:
+            problems += check()
+        except UserError as error:
+            problems += error.problems
+    return problems
+
+
+def _missing_rights(cluster: Cluster) -> list[Problem]:
+    used = {RESOURCE, "pods", "pods/log"}
+    missing = [right for right in STEP_RIGHTS if right.resource in used and not is_allowed(cluster, right)]
+    user = account_name(cluster) if missing else ""
+    return [missing_right(user, right.verb, right.resource, cluster.namespace) for right in missing]
+
+
+def _check_volume(cluster: Cluster, name: str, num_nodes: int) -> list[Problem]:
+    where = f"in namespace {cluster.namespace}"
+    with api_call("get", "persistentvolumeclaims", cluster.namespace):
+        try:
+            claim = client.CoreV1Api(cluster.api).read_namespaced_persistent_volume_claim(name, cluster.namespace)
+        except client.ApiException as error:
+            if error.status != 404:
+                raise
+            mend = f"Create it (create_volume), or choose one: kubectl -n {cluster.namespace} get pvc."
+            return [Problem("volume", f"{name!r}, of which there is none {where}", "a volume that exists", mend)]
+    if num_nodes > 1 and "ReadWriteMany" not in claim.spec.access_modes:
+        return [
+            Problem(
+                "num_nodes",
+                f"{num_nodes}, with volume {name} that is {', '.join(claim.spec.access_modes)}",
+                "1 with such a volume; more nodes need ReadWriteMany",
+                "Set access_mode to ReadWriteMany and volume to a new name, or num_nodes to 1.",
+            )
+        ]
+    return []
+
+
+def train_on_cluster(plan: Plan, request: Request, run: str) -> Outcome:
+    """Trains, goes on with, or finds what a plan describes, as a TrainJob.
+
+    Args:
+        plan: The training.
+        request: How it is to run.
+        run: Id of this pipeline run.
+
+    Raises:
+        UserError: If the cluster refuses it.
+        LaunchError: If the training failed.
+    """
+    cluster = connect()
+    spec = JobSpec(
+        name=job_name(plan.key),
+        runtime=request.runtime,
+        runtime_kind=find_runtime(cluster, request.runtime),
+        image=request.image,
+        command=["python", "-m", NODE_MODULE, "--training", plan.key, "--num-procs", str(plan.num_procs_per_node),
+                 "--workspace", MOUNT_PATH],
+        num_nodes=plan.num_nodes,
+        num_procs_per_node=plan.num_procs_per_node,
+        accelerator=request.accelerator,
+        volume=request.volume,
+        mount_path=MOUNT_PATH,
+        settings=request.settings,
+        env=request.env,
+        volumes=request.volumes,
+        volume_mounts=request.volume_mounts,
+    )  # fmt: skip
+    summaries: list[Summary] = []
+    metrics: dict[int, dict[str, float]] = {}
+
+    def read(line: str) -> None:
+        if progress := parse_progress(line):
+            metrics[progress.done] = {"step": progress.done, **progress.figures}
+        elif summary := parse_summary(line):
+            summaries.append(summary)
+
+    run_trainjob(cluster, spec, run, read)
+    return Outcome(summaries[-1] if summaries else None, [metrics[step] for step in sorted(metrics)])

@@ -1,0 +1,29 @@
+"""Where a training runs: in the step's own pod, or as a TrainJob."""
+
+from typing import Any
+
+from kfp_finetune.errors import Problem
+
+LAUNCHERS = ("process", "trainjob")
+
+
+def check_launcher(launcher: str, runtime: str, volume: str, num_nodes: int, trainjob: Any) -> list[Problem]:
+    """What is wrong with where a training is to run, found before a GPU is asked for.
+
+    Args:
+        launcher: "process" or "trainjob".
+        runtime: The training runtime.
+        volume: PersistentVolumeClaim with the workspace.
+        num_nodes: Machines.
+        trainjob: What the user gave for the training pods.
+    """
+    if launcher not in LAUNCHERS:
+        return [Problem("launcher", repr(launcher), " or ".join(LAUNCHERS), "Correct launcher and run again.")]
+    if launcher == "trainjob":
+        from kfp_finetune.components.torchtune_train.cluster import check_cluster
+
+        return check_cluster(runtime, volume, num_nodes, trainjob)
+    if num_nodes > 1:
+        mend = "Set launcher to trainjob, or num_nodes to 1."
+        return [Problem("num_nodes", f"{num_nodes}, with launcher process", "1 in a step's own pod", mend)]
+    return []

@@ -1,0 +1,98 @@
+"""Reads a pod's log as it grows, each line once and in order, through dropped connections."""
+
+import math
+import random
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import urllib3
+from kubernetes import client
+
+from kfp_finetune.cluster.client import REQUEST_TIMEOUT
+
+SILENCE_SECONDS = 120
+"""A connection without a line for so long is opened again, since it may be dead."""
+
+CLOCK_MARGIN = 60
+"""Seconds by which this clock and a node's may differ."""
+
+LONGEST_PAUSE = 10.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a log.
+
+    Args:
+        time: When it was written, by the node's clock: RFC 3339 with nine digits, so that text sorts by time.
+        text: Without its end.
+    """
+
+    time: str
+    text: str
+
+
+def follow_log(
+    core: client.CoreV1Api, namespace: str, pod: str, container: str, stop: threading.Event
+) -> Iterator[Line]:
+    """Yields the lines of a container's log until it ends.
+
+    Args:
+        core: The cluster's client.
+        namespace: Of the pod.
+        pod: Its name.
+        container: Name of a container that has started.
+        stop: Ends the reading, at the latest after the next line.
+
+    Raises:
+        kubernetes.client.ApiException: If the log cannot be read: the pod is gone, or there is no right to.
+    """
+    seen, pause = "", 0.0
+    while not stop.wait(random.uniform(0.5, 1) * pause):
+        pause = min(max(0.5, 2 * pause), LONGEST_PAUSE)
+        try:
+            response = core.read_namespaced_pod_log(
+                pod, namespace, container=container, follow=True, timestamps=True, since_seconds=_since(seen),
+                _preload_content=False, _request_timeout=(REQUEST_TIMEOUT[0], SILENCE_SECONDS),
+            )  # fmt: skip
+            for line in _lines(response):
+                pause = 0.0
+                if line.time > seen:
+                    seen = line.time
+                    yield line
+                if stop.is_set():
+                    return
+            if _has_ended(core, namespace, pod, container):
+                return
+        except client.ApiException as error:
+            if error.status < 500:
+                raise
+        except (urllib3.exceptions.HTTPError, OSError):
+            continue
+
+
+def _since(seen: str) -> int | None:
+    if not seen:
+        return None
+    ago = datetime.now(UTC) - datetime.fromisoformat(seen)
+    return max(1, math.ceil(ago.total_seconds()) + CLOCK_MARGIN)
+
+
+def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[Line]:
+    """The whole lines of an answer; the last one of a connection that was cut is left for the next."""
+    rest = b""
+    for chunk in response.stream(65536, decode_content=False):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            time, _, text = line.decode(errors="replace").partition(" ")
+            if time.endswith("Z") or "+" in time:
+                yield Line(time, text)
+
+
+def _has_ended(core: client.CoreV1Api, namespace: str, pod: str, container: str) -> bool:
+    """Whether a container has ended, so that its log has; a rotated log ends a connection too."""
+    status = core.read_namespaced_pod(pod, namespace).status
+    states = {entry.name: entry.state for entry in status.container_statuses or ()}
+    return container not in states or states[container].running is None

@@ -1,0 +1,175 @@
+"""Why a training failed, in words, and whether another attempt can mend it."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kfp_finetune.cluster.trainer import NODE
+from kfp_finetune.errors import USER_ERROR_STATUS
+from kfp_finetune.launch.trainjob.names import NODE_LABEL
+
+Pod = Mapping[str, Any]
+
+NO_SPACE = "No space left on device"
+
+OUT_OF_MEMORY = "Lower batch_size or max_seq_len, set advanced.enable_activation_checkpointing, or take more nodes"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How one node's pod ended.
+
+    Args:
+        pod: Its name.
+        node: The node's number in the training.
+        machine: The cluster's node that it ran on; empty if it never did.
+        cause: In words.
+        retryable: Whether another attempt can mend it.
+        time: When, RFC 3339; empty if unknown.
+        consequence: Whether a failure of another node alone explains it.
+    """
+
+    pod: str
+    node: int
+    machine: str
+    cause: str
+    retryable: bool
+    time: str
+    consequence: bool = False
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """What a log says about a failure.
+
+    Args:
+        expression: Found in the last lines.
+        cause: What it means.
+        retryable: Whether another attempt can mend it.
+        consequence: Whether a failure of another node alone explains it.
+    """
+
+    expression: str
+    cause: str
+    retryable: bool = False
+    consequence: bool = False
+
+
+PATTERNS = (
+    Pattern(NO_SPACE, "the volume is full. Free space on it or enlarge it; whole epochs are kept"),
+    Pattern(r"torch\.(cuda\.)?OutOfMemoryError|CUDA out of memory", f"the GPU's memory is too small. {OUT_OF_MEMORY}"),
+    Pattern(
+        r"exitcode\s*:\s*-9\b|Signal 9 \(SIGKILL\)",
+        f"a process was killed (SIGKILL), as the kernel does when memory runs out. {OUT_OF_MEMORY}, or raise "
+        "trainjob.memory",
+    ),
+    Pattern(
+        r"Watchdog caught collective operation timeout|NCCL.*(timeout|timed out)|ncclRemoteError|ncclSystemError",
+        "the nodes lost each other (NCCL)",
+        retryable=True,
+        consequence=True,
+    ),
+    Pattern(
+        r"Connection (closed by peer|reset by peer|refused)|Broken pipe|DistNetworkError|DistStoreError|Gloo.*timed? ?out"
+        r"|Timed out waiting \d+ms",
+        "the nodes lost each other (network)",
+        retryable=True,
+        consequence=True,
+    ),
+    Pattern(r"SignalException|got signal: 15", "it was told to stop (SIGTERM)", retryable=True, consequence=True),
+)
+"""In the order in which they are looked for."""
+
+
+def node_of(pod: Pod) -> int:
+    """The number of a pod's node in the training."""
+    labels = pod["metadata"].get("labels") or {}
+    return int(labels.get(NODE_LABEL, "-1"))
+
+
+def container(pod: Pod) -> Mapping[str, Any]:
+    """The status of a pod's training container; empty while there is none."""
+    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+    return next((status for status in statuses if status["name"] == NODE), {})
+
+
+def is_running(pod: Pod) -> bool:
+    """Whether a pod's training container runs or has ended well."""
+    state = container(pod).get("state") or {}
+    return "running" in state or (state.get("terminated") or {}).get("exitCode") == 0
+
+
+def ended(pod: Pod) -> Ended | None:
+    """How a pod ended badly, by its status alone; None if it did not."""
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    final = (container(pod).get("state") or {}).get("terminated") or {}
+    if final.get("exitCode") == 0 and status.get("phase") != "Failed":
+        return None
+    here = {"pod": metadata["name"], "node": node_of(pod), "machine": (pod.get("spec") or {}).get("nodeName", "")}
+    time = final.get("finishedAt") or metadata.get("deletionTimestamp") or ""
+    if final.get("reason") == "OOMKilled":
+        cause = f"out of memory (OOMKilled): the pod's memory is too small. {OUT_OF_MEMORY}, or raise trainjob.memory"
+        return Ended(**here, cause=cause, retryable=False, time=time)
+    if disruption := _disruption(metadata, status):
+        return Ended(**here, cause=disruption, retryable=True, time=time)
+    if final:
+        code = final["exitCode"]
+        said = "it refused what it was given" if code == USER_ERROR_STATUS else f"it ended with exit status {code}"
+        words = " ".join(filter(None, [final.get("reason"), final.get("message")]))
+        cause = f"{said} ({words})" if words and final.get("reason") != "Error" else said
+        return Ended(**here, cause=cause, retryable=False, time=time)
+    if status.get("phase") == "Failed":
+        cause = f"it failed ({status.get('reason', 'no reason')}: {status.get('message', 'no message')})"
+        return Ended(**here, cause=cause, retryable=status.get("reason") == "NodeLost", time=time)
+    return None
+
+
+def _disruption(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> str:
+    """How the cluster took a pod away; empty if it did not."""
+    target = next((one for one in status.get("conditions") or () if one["type"] == "DisruptionTarget"), None)
+    if target and target["status"] == "True":
+        return f"the cluster took it away ({target.get('reason')}: {target.get('message')})"
+    if status.get("reason") in ("Evicted", "Preempting", "NodeShutdown", "Terminated"):
+        return f"it was evicted ({status['reason']}: {status.get('message', '')})"
+    return "it was deleted" if metadata.get("deletionTimestamp") else ""
+
+
+def with_log(end: Ended, lines: Sequence[str]) -> Ended:
+    """What a pod's last lines add to how it ended."""
+    if end.retryable or "OOMKilled" in end.cause or end.cause.startswith("it refused"):
+        return end
+    text = "\n".join(lines)
+    for pattern in PATTERNS:
+        if re.search(pattern.expression, text):
+            return Ended(
+                end.pod, end.node, end.machine, pattern.cause, pattern.retryable, end.time, pattern.consequence
+            )
+    return end
+
+
+def first_cause(ends: Iterable[Ended]) -> Ended:
+    """The end that explains the others: the earliest of those that no other node's failure explains.
+
+    Args:
+        ends: At least one.
+    """
+    return min(ends, key=lambda end: (end.consequence, end.time or "9", end.node))
+
+
+def diagnosis(ends: Sequence[Ended], last_lines: Mapping[str, Sequence[str]]) -> str:
+    """A failure in words: its cause, and what every node last said.
+
+    Args:
+        ends: At least one.
+        last_lines: Of the pods' logs, by pod.
+    """
+    cause = first_cause(ends)
+    where = f"node {cause.node} ({cause.pod}{f' on {cause.machine}' if cause.machine else ''})"
+    parts = [f"training failed on {where}: {cause.cause}"]
+    for end in sorted(ends, key=lambda end: end.node):
+        lines = last_lines.get(end.pod) or [
+            "(its log is gone; what it wrote before is in the training's folder, logs/)"
+        ]
+        parts += [f"--- node {end.node}, {end.pod}: {end.cause.partition('. ')[0]}", *lines]
+    return "\n".join(parts)

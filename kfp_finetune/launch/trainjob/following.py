@@ -1,0 +1,264 @@
+"""Follows one attempt of a training to its end: one loop over what changes in the cluster."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from queue import Empty, Queue
+from typing import Any
+
+import urllib3
+from kubernetes import client
+
+from kfp_finetune.cluster.client import Cluster, api_call
+from kfp_finetune.cluster.trainer import GROUP, NODE, VERSION
+from kfp_finetune.cluster.watching import Broken, Changed, Listed, follow
+from kfp_finetune.launch.trainjob.diagnosis import Ended, Pod, diagnosis, ended, first_cause, is_running, with_log
+from kfp_finetune.launch.trainjob.lease import Job, Lease, condition, now
+from kfp_finetune.launch.trainjob.names import JOBSET_LABEL, PLURAL, RESOURCE
+from kfp_finetune.launch.trainjob.output import Output, Printed, Silent
+from kfp_finetune.launch.trainjob.waiting import why_waiting
+
+BEAT_SECONDS = 5.0
+"""Between two signs of life, at most while lines wait to be printed."""
+
+IDLE_BEAT_SECONDS = 30.0
+"""The same while none do."""
+
+EXPLAIN_SECONDS = 60.0
+"""Between two explanations of why pods do not run yet."""
+
+SETTLE_SECONDS = 10.0
+"""From the first pod that ended badly to the diagnosis, so that the others' ends are known too."""
+
+LAST_LOG_SECONDS = 60.0
+"""Longest wait for the rest of the log of a job that has ended."""
+
+LAST_LINES = 25
+PODS_SHOWN = 16
+"""Of the pods that ended badly, those whose last lines are shown."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An attempt that did not end well.
+
+    Args:
+        message: In words, with what each node last said.
+        retryable: Whether another attempt can mend it.
+    """
+
+    message: str
+    retryable: bool
+
+
+@dataclass(frozen=True)
+class View:
+    """What is known of a job at a moment.
+
+    Args:
+        job: The TrainJob; None before it was first read.
+        deleted: Whether it is gone or going.
+        pods: By name; those that are gone as they last were.
+        failed_at: Monotonic time at which the first pod was seen to have ended badly; 0 if none has.
+    """
+
+    job: Job | None = None
+    deleted: bool = False
+    pods: Mapping[str, Pod] = field(default_factory=dict)
+    failed_at: float = 0.0
+
+    @property
+    def ends(self) -> list[Ended]:
+        """How the pods that ended badly did."""
+        return [end for end in map(ended, self.pods.values()) if end is not None]
+
+
+def updated(view: View, event: Listed | Changed, uid: str) -> View:
+    """The view after an event.
+
+    Args:
+        view: Before it.
+        event: What was told.
+        uid: Of the job that is followed; another job of its name does not count.
+    """
+    if event.kind == "pod":
+        now = dict(event.objects) if isinstance(event, Listed) else {event.name: event.object}
+        missing = [name for name in view.pods if name not in now] if isinstance(event, Listed) else []
+        gone = {name: _deleted(view.pods[name]) for name in missing}
+        if isinstance(event, Changed) and event.gone:
+            now = {event.name: _deleted(event.object)}
+        view = replace(view, pods={**view.pods, **gone, **now})
+        return replace(view, failed_at=view.failed_at or (time.monotonic() if view.ends else 0.0))
+    if isinstance(event, Listed):
+        job = next((job for job in event.objects.values() if job["metadata"]["uid"] == uid), None)
+        return replace(view, job=job or view.job, deleted=view.deleted or job is None)
+    if event.object["metadata"]["uid"] != uid:
+        return view
+    going = event.gone or "deletionTimestamp" in event.object["metadata"]
+    return replace(view, job=event.object, deleted=view.deleted or going)
+
+
+def _deleted(pod: Pod) -> Pod:
+    """A pod that is gone: one that had not ended well was deleted."""
+    return {**pod, "metadata": {"deletionTimestamp": now(), **pod["metadata"]}}
+
+
+@contextmanager
+def _changes(lease: Lease) -> "Iterator[tuple[Queue[Any], threading.Event]]":
+    """Watches the job and its pods while the body runs: two connections, however many nodes there are."""
+    events: Queue[Any] = Queue()
+    stop = threading.Event()
+    api, namespace = lease.cluster.api, lease.cluster.namespace
+    jobs = partial(
+        client.CustomObjectsApi(api).list_namespaced_custom_object,
+        GROUP, VERSION, namespace, PLURAL, field_selector=f"metadata.name={lease.name}",
+    )  # fmt: skip
+    pods = partial(client.CoreV1Api(api).list_namespaced_pod, namespace, label_selector=f"{JOBSET_LABEL}={lease.name}")
+    for kind, fetch in ("job", jobs), ("pod", pods):
+        threading.Thread(target=follow, args=(kind, fetch, events, stop), daemon=True).start()
+    try:
+        yield events, stop
+    finally:
+        stop.set()
+
+
+def follow_job(
+    lease: Lease,
+    num_nodes: int,
+    start_timeout_seconds: float,
+    timeout_seconds: float,
+    on_line: Callable[[str], None],
+) -> Failure | None:
+    """Follows a job to its end, prints its log, says why it waits.
+
+    Args:
+        lease: The job.
+        num_nodes: How many pods it has.
+        start_timeout_seconds: Longest wait until all of them run, time in a queue left out.
+        timeout_seconds: Longest wait in all.
+        on_line: Called with every line of the first node's log.
+
+    Returns:
+        None if it ended well.
+
+    Raises:
+        UserError: If the cluster refuses to show the job or its pods.
+    """
+    began = last_beat = last_time = time.monotonic()
+    last_words = began - EXPLAIN_SECONDS + BEAT_SECONDS
+    started, waited, view = False, 0.0, View()
+    with _changes(lease) as (events, stop):
+        output = Output(lease, events, stop, on_line)
+        while True:
+            view = _take(events, view, output, lease)
+            instant = time.monotonic()
+            started = started or _all_run(view, num_nodes)
+            waited += 0.0 if started or _is_suspended(view) else instant - last_time
+            last_time = instant
+            if instant - last_beat >= (BEAT_SECONDS if output.has_lines else IDLE_BEAT_SECONDS):
+                output.flush()
+                last_beat = instant
+            if not started and instant - last_words >= EXPLAIN_SECONDS:
+                print(f"waiting: {_why(lease.cluster, view, num_nodes)}", flush=True)
+                last_words = instant
+            if _is_over(view, instant):
+                return _conclude(lease, view, output, events)
+            if waited > start_timeout_seconds:
+                return _too_long("start", start_timeout_seconds, _why(lease.cluster, view, num_nodes))
+            if instant - began > timeout_seconds:
+                return _too_long("end", timeout_seconds, _why(lease.cluster, view, num_nodes))
+
+
+def _take(events: "Queue[Any]", view: View, output: Output, lease: Lease) -> View:
+    """Waits a moment for something to change; returns the view with all that has."""
+    try:
+        event = events.get(timeout=1.0)
+        while True:
+            if isinstance(event, Printed | Silent):
+                output.take(event)
+            elif isinstance(event, Broken):
+                resource = RESOURCE if event.kind == "job" else "pods"
+                with api_call("watch", resource, lease.cluster.namespace):
+                    raise event.error
+            else:
+                view = updated(view, event, lease.uid)
+                for pod in view.pods.values():
+                    output.attend(pod)
+            event = events.get_nowait()
+    except Empty:
+        return view
+
+
+def _all_run(view: View, num_nodes: int) -> bool:
+    return sum(map(is_running, view.pods.values())) >= num_nodes
+
+
+def _is_suspended(view: View) -> bool:
+    return view.job is not None and condition(view.job, "Suspended") is not None
+
+
+def _is_over(view: View, instant: float) -> bool:
+    if view.job is None:
+        return view.deleted
+    if view.deleted or condition(view.job, "Complete") or condition(view.job, "Failed"):
+        return True
+    return bool(view.failed_at) and instant - view.failed_at > SETTLE_SECONDS
+
+
+def _why(cluster: Cluster, view: View, num_nodes: int) -> str:
+    return why_waiting(cluster, view.job, list(view.pods.values()), num_nodes)
+
+
+def _too_long(what: str, seconds: float, why: str) -> Failure:
+    parameter = "start_timeout_minutes" if what == "start" else "timeout_hours"
+    message = (
+        f"training did not {what} within {seconds / 60:g} minutes (trainjob.{parameter}): {why}\n"
+        "Mend what keeps it, or allow more time, and start the run again; whole epochs are kept."
+    )
+    return Failure(message, retryable=False)
+
+
+def _conclude(lease: Lease, view: View, output: Output, events: "Queue[Any]") -> Failure | None:
+    """Prints the rest of the log and says how it ended."""
+    end = time.monotonic() + LAST_LOG_SECONDS
+    while not output.is_silent and time.monotonic() < end:
+        view = _take(events, view, output, lease)
+    output.flush()
+    output.print()
+    if view.job is not None and condition(view.job, "Complete"):
+        return None
+    failed = condition(view.job, "Failed") if view.job is not None else None
+    if failed and failed.get("reason") == "DeadlineExceeded":
+        message = "training took longer than trainjob.timeout_hours, and was ended; whole epochs are kept."
+        return Failure(f"{message}\nAllow more time and start the run again: it goes on.", retryable=False)
+    if view.deleted:
+        return Failure(
+            f"TrainJob {lease.name} was deleted while this step waited for it; whole epochs are kept.\n"
+            "If that was not on purpose, start the run again: it goes on.",
+            retryable=False,
+        )
+    if not view.ends:
+        words = f"{failed.get('reason')}: {failed.get('message')}" if failed else "no reason is known"
+        return Failure(f"TrainJob {lease.name} failed ({words})", retryable=False)
+    return _diagnose(lease.cluster, view.ends)
+
+
+def _diagnose(cluster: Cluster, ends: Sequence[Ended]) -> Failure:
+    shown = sorted(ends, key=lambda end: end.time or "9")[:PODS_SHOWN]
+    lines = {end.pod: _last_lines(cluster, end.pod) for end in shown}
+    known = [with_log(end, lines[end.pod]) for end in shown]
+    return Failure(diagnosis(known, lines), first_cause(known).retryable)
+
+
+def _last_lines(cluster: Cluster, pod: str) -> list[str]:
+    core = client.CoreV1Api(cluster.api)
+    try:
+        response = core.read_namespaced_pod_log(
+            pod, cluster.namespace, container=NODE, tail_lines=LAST_LINES, _preload_content=False
+        )
+    except (client.ApiException, urllib3.exceptions.HTTPError):
+        return []
+    return response.data.decode(errors="replace").splitlines()

@@ -1,0 +1,189 @@
+"""A TrainJob as the API takes it, made from what a user asked for and what the installed version understands."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kfp_finetune.cluster.trainer import GROUP, NODE, VERSION
+from kfp_finetune.launch.trainjob.names import HEARTBEAT, MANAGED_BY, RUN_PREFIX, SPEC_HASH
+from kfp_finetune.launch.trainjob.settings import JobSettings
+
+MANAGER = "kfp-finetune.io/launcher"
+"""Who patched the runtime, as Trainer wants it named."""
+
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+SIDECAR = {"sidecar.istio.io/inject": "false"}
+"""Label and annotation of the pods: a mesh's sidecar would keep them from ever ending."""
+
+RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""Of the training container; the image runs under any user."""
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """A training on a cluster.
+
+    Args:
+        name: Of the TrainJob.
+        runtime: Name of a TrainingRuntime or ClusterTrainingRuntime for torch.
+        runtime_kind: Which of the two it is.
+        image: Image of the training pods.
+        command: What each pod runs; torchrun finds the others by the variables that Trainer sets.
+        num_nodes: Pods.
+        num_procs_per_node: Training processes in each.
+        accelerator: Kubernetes resource name of the GPUs, of which each process has one; empty for CPUs.
+        volume: PersistentVolumeClaim with the workspace.
+        mount_path: Where it is mounted.
+        settings: What else the user set.
+        env: Environment variables as Kubernetes writes them, beside those of `settings`.
+        volumes: Volumes as Kubernetes writes them, beside the workspace.
+        volume_mounts: Where those are mounted.
+    """
+
+    name: str
+    runtime: str
+    runtime_kind: str
+    image: str
+    command: Sequence[str]
+    num_nodes: int
+    num_procs_per_node: int
+    accelerator: str
+    volume: str
+    mount_path: str
+    settings: JobSettings = field(default_factory=JobSettings)
+    env: Sequence[Mapping[str, Any]] = ()
+    volumes: Sequence[Mapping[str, Any]] = ()
+    volume_mounts: Sequence[Mapping[str, Any]] = ()
+
+
+def trainjob(spec: JobSpec, fields: frozenset[str], run: str, now: str) -> dict[str, Any]:
+    """The TrainJob to create.
+
+    Args:
+        spec: The training.
+        fields: Names of a TrainJob's properties that the cluster knows; see `cluster.trainer.trainjob_fields`.
+        run: Id of the run that holds the job.
+        now: The time, RFC 3339 in UTC.
+    """
+    body: dict[str, Any] = {
+        "runtimeRef": {"apiGroup": GROUP, "kind": spec.runtime_kind, "name": spec.runtime},
+        "trainer": {
+            "image": spec.image,
+            "command": list(spec.command),
+            "env": _env(spec),
+            "numNodes": spec.num_nodes,
+            "numProcPerNode": spec.num_procs_per_node,
+            "resourcesPerNode": _resources(spec),
+        },
+        **_patch(spec, fields),
+    }
+    labels = {**MANAGED_BY, f"{RUN_PREFIX}{run}": "holds"}
+    if spec.settings.queue:
+        labels[QUEUE_LABEL] = spec.settings.queue
+    annotations = {SPEC_HASH: _hash(body), HEARTBEAT: now}
+    if "activeDeadlineSeconds" in fields:
+        body["activeDeadlineSeconds"] = round(spec.settings.timeout_hours * 3600)
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "TrainJob",
+        "metadata": {"name": spec.name, "labels": labels, "annotations": annotations},
+        "spec": body,
+    }
+
+
+def _hash(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _env(spec: JobSpec) -> list[dict[str, Any]]:
+    by_secret = {name: reference.split("/") for name, reference in spec.settings.env_from_secrets.items()}
+    named = {variable["name"]: dict(variable) for variable in spec.env}
+    named |= {name: {"name": name, "value": value} for name, value in spec.settings.env.items()}
+    named |= {
+        name: {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+        for name, (secret, key) in by_secret.items()
+    }
+    return list(named.values())
+
+
+def _resources(spec: JobSpec) -> dict[str, Any]:
+    asked = {"cpu": spec.settings.cpu, "memory": spec.settings.memory}
+    amounts = {name: amount for name, amount in asked.items() if amount}
+    if spec.accelerator:
+        amounts[spec.accelerator] = str(spec.num_procs_per_node)
+    return {"requests": amounts, "limits": amounts}
+
+
+def _pod(spec: JobSpec) -> dict[str, Any]:
+    """What is added to the runtime's pods; every field stands in the API of each supported version."""
+    shared_memory = {"medium": "Memory"}
+    if spec.settings.shared_memory:
+        shared_memory["sizeLimit"] = spec.settings.shared_memory
+    volumes = [
+        {"name": "workspace", "persistentVolumeClaim": {"claimName": spec.volume}},
+        {"name": "shared-memory", "emptyDir": shared_memory},
+        {"name": "tmp", "emptyDir": {}},
+        *map(dict, spec.volumes),
+    ]
+    mounts = [
+        {"name": "workspace", "mountPath": spec.mount_path},
+        {"name": "shared-memory", "mountPath": "/dev/shm"},
+        {"name": "tmp", "mountPath": "/tmp"},
+        *map(dict, spec.volume_mounts),
+    ]
+    settings = spec.settings
+    wanted = {
+        "serviceAccountName": settings.service_account,
+        "imagePullSecrets": [{"name": name} for name in settings.image_pull_secrets],
+        "nodeSelector": settings.node_selector,
+        "tolerations": settings.tolerations,
+        "affinity": settings.affinity,
+    }
+    container = {"name": NODE, "volumeMounts": mounts, "securityContext": RESTRICTED}
+    return {**{name: value for name, value in wanted.items() if value}, "volumes": volumes, "containers": [container]}
+
+
+def _metadata(spec: JobSpec) -> dict[str, Any]:
+    return {
+        "labels": {**spec.settings.labels, **MANAGED_BY, **SIDECAR},
+        "annotations": {**spec.settings.annotations, **SIDECAR},
+    }
+
+
+def _runtime_patches(spec: JobSpec) -> list[dict[str, Any]]:
+    template = {"metadata": _metadata(spec), "spec": _pod(spec)}
+    job = {"name": NODE, "template": {"spec": {"template": template}}}
+    return [{"manager": MANAGER, "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [job]}}}}]
+
+
+def _pod_template_overrides(spec: JobSpec) -> list[dict[str, Any]]:
+    return [{"targetJobs": [{"name": NODE}], "metadata": _metadata(spec), "spec": _pod(spec)}]
+
+
+def _pod_spec_overrides(spec: JobSpec) -> list[dict[str, Any]]:
+    pod = _pod(spec)
+    # The first version takes neither a container's security context nor secrets to pull images with.
+    containers = [{name: value for name, value in pod["containers"][0].items() if name != "securityContext"}]
+    known = {name: value for name, value in pod.items() if name != "imagePullSecrets"}
+    return [{"targetJobs": [{"name": NODE}], **known, "containers": containers}]
+
+
+PATCHES: Mapping[str, Callable[[JobSpec], list[dict[str, Any]]]] = {
+    "runtimePatches": _runtime_patches,
+    "podTemplateOverrides": _pod_template_overrides,
+    "podSpecOverrides": _pod_spec_overrides,
+}
+"""How the runtime's pods are changed, by the name that the field has since Trainer 2.2, in 2.1 and in 2.0."""
+
+
+def _patch(spec: JobSpec, fields: frozenset[str]) -> dict[str, Any]:
+    name = next(name for name in PATCHES if name in fields)
+    return {name: PATCHES[name](spec)}
