@@ -30,7 +30,6 @@ fuzz: install ## 10,000 requests drawn from the whole parameter set
 	FUZZ_EXAMPLES=10000 $(BIN)/pytest tests/components/torchtune_train/test_fuzz.py -k any_request
 
 test-images: install ## builds both images, runs the pipeline in them; BASE=python:3.11-slim if a registry is at hand
-	$(BIN)/pip install -qq docker==7.2.0
 	tests/images/engine.sh $(BIN)/pytest tests/images
 
 lint: install ## style, types, which package may import which, and whether the compiled pipelines are up to date

@@ -1,5 +1,6 @@
 """The command `kfp-finetune`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -55,3 +56,30 @@ def local_command(
         name = run_pipeline(pipeline, set_, workspace.resolve(), console)
     if name:
         show_outcome(console, read_summary(Workspace(workspace.resolve()), name))
+
+
+@app.command("doctor")
+def doctor_command(
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the runs.")] = "",
+    as_: Annotated[str, typer.Option("--as", help="Look as another account: system:serviceaccount:NS:NAME.")] = "",
+    runtime: Annotated[str, typer.Option(help="Runtime of the trainings.")] = "torch-distributed",
+    secret: Annotated[list[str], typer.Option(help="A Secret that must exist; may be repeated.")] = [],  # noqa: B006
+    gpu: Annotated[str | None, typer.Option(help="Resource name of GPUs that a node must have.")] = None,
+    kfp_host: Annotated[str, typer.Option(help="Address of Kubeflow Pipelines, such as http://localhost:8888.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Checks whether a cluster is ready for the pipelines; status 1 if it is not, 2 if there is no cluster."""
+    from kfp_finetune.client.doctor.examine import Question, examine
+    from kfp_finetune.client.doctor.view import report_as_json, show_report
+    from kfp_finetune.cluster.client import acting_as, connect
+
+    with clear_errors():
+        cluster = connect(retries=1)
+        cluster = acting_as(cluster, as_) if as_ else cluster
+        cluster = replace(cluster, namespace=namespace or cluster.namespace)
+        report = examine(cluster, Question(runtime, secret, gpu, kfp_host))
+    if as_json:
+        print(report_as_json(report))
+    else:
+        show_report(console, report)
+    raise typer.Exit(0 if report.ok else 1)

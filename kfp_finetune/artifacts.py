@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kfp_finetune.workspace import FETCH_REPORT_NAME, Manifest
+from kfp_finetune.manifests import Manifest
+from kfp_finetune.workspace import FETCH_REPORT_NAME
 
 if TYPE_CHECKING:
     from kfp import dsl

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfp_finetune.errors import refuse
-from kfp_finetune.readers import READERS, write_arrow
+from kfp_finetune.lines import small_text
+from kfp_finetune.manifests import files_below, read_manifest
+from kfp_finetune.readers import READERS, ROWS_IN_BATCH, write_arrow
 from kfp_finetune.sources.patterns import matches_glob
-from kfp_finetune.workspace import files_below, read_manifest
 
 if TYPE_CHECKING:
     import datasets
@@ -106,7 +107,7 @@ def _without_notes(files: list[Path]) -> list[Path]:
 
 def _named_in(state: Path) -> set[str]:
     try:
-        return {entry["filename"] for entry in json.loads(state.read_bytes())["_data_files"]}
+        return {entry["filename"] for entry in json.loads(small_text("dataset", state))["_data_files"]}
     except (ValueError, KeyError, TypeError) as error:
         raise refuse(
             "dataset",
@@ -218,9 +219,10 @@ def _read(file_format: str, splits: Mapping[str, Sequence[Path]], cache: str) ->
     import datasets
 
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # else it calls huggingface's counter on the internet
+    options = {"batch_size": ROWS_IN_BATCH} if file_format == "parquet" else {}  # else whole row groups are in memory
     data_files = {name: [glob.escape(str(path)) for path in paths] for name, paths in splits.items()}
     try:
-        builder = datasets.load_dataset_builder(file_format, data_files=data_files, cache_dir=cache)
+        builder = datasets.load_dataset_builder(file_format, data_files=data_files, cache_dir=cache, **options)
         builder.download_and_prepare()
     except (datasets.exceptions.DatasetGenerationError, FileNotFoundError) as error:
         raise ValueError(str(error.__cause__ or error)) from error

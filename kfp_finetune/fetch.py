@@ -8,23 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from kfp_finetune.errors import UserError, refuse
+from kfp_finetune.manifests import MANIFEST_NAME, FileEntry, Manifest, files_below, is_intact, read_manifest, sha256_of
 from kfp_finetune.progress import progress_printer
+from kfp_finetune.publishing import Interrupted, SourceChanged, exclusive, resuming
 from kfp_finetune.sources.source import Source
-from kfp_finetune.workspace import (
-    MANIFEST_NAME,
-    FileEntry,
-    Interrupted,
-    Manifest,
-    SourceChanged,
-    Workspace,
-    content_key,
-    exclusive,
-    files_below,
-    is_intact,
-    read_manifest,
-    resuming,
-    sha256_of,
-)
+from kfp_finetune.workspace import Workspace, content_key
 
 
 @dataclass(frozen=True)
@@ -54,7 +42,7 @@ def fetch(workspace: Workspace, wanted: Wanted, target_of: Callable[[str], Path]
         workspace: The tree on the volume.
         wanted: What to fetch.
         target_of: Gives the directory for a key.
-        reuse: Whether to take what is there already; else it is fetched again and replaced.
+        reuse: Whether to take what is there already; else it is fetched again, and files that differ are replaced.
 
     Returns:
         The manifest of the published directory.

@@ -7,17 +7,9 @@ from pathlib import Path
 from shutil import rmtree
 
 from kfp_finetune.errors import UserError
-from kfp_finetune.workspace import (
-    MANIFEST_NAME,
-    PARTIAL_PREFIX,
-    TEMPORARY_PREFIX,
-    Manifest,
-    Workspace,
-    discard,
-    exclusive,
-    partial_directory,
-    read_manifest,
-)
+from kfp_finetune.manifests import MANIFEST_NAME, Manifest, read_manifest
+from kfp_finetune.publishing import PARTIAL_PREFIX, TEMPORARY_PREFIX, discard, exclusive, partial_directory
+from kfp_finetune.workspace import Workspace
 
 REST_SECONDS = 86_400.0
 """An entry that was used within a day stays: a run that has fetched it may not have planned with it yet."""

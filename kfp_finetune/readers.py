@@ -6,24 +6,19 @@ surplus field into another column. These do not.
 
 import csv
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kfp_finetune.errors import UserError, refuse
+from kfp_finetune.errors import refuse
+from kfp_finetune.json_rows import Row, read_json
+from kfp_finetune.lines import LARGEST_ROW_BYTES, lines, too_large, unreadable
 
 if TYPE_CHECKING:
     import datasets
 
-BYTE_ORDER_MARK = "\ufeff"
 LONGEST_FIELD = 2**31 - 1
 ROWS_IN_BATCH = 256
-EXACT_DIGITS = 18
-"""Longer integers are kept as floats; the reader of `datasets` takes 64 bits."""
-
-Row = dict[str, Any]
 
 
 def write_arrow(
@@ -58,10 +53,34 @@ def write_arrow(
         written.append(target / f"{split}.arrow")
         rows = (row for path in paths for row in read(path))
         with pa.ipc.new_stream(written[-1], schema) as stream:
-            while batch := list(islice(rows, ROWS_IN_BATCH)):
-                arrays = [_array([row.get(field.name) for row in batch], field.type) for field in schema]
+            for batch in _batches(rows, schema):
+                arrays = [
+                    pa.array(cells, pa.string()).cast(field.type) for cells, field in zip(batch, schema, strict=True)
+                ]
                 stream.write_batch(pa.record_batch(arrays, schema=schema))
     return written
+
+
+def _batches(rows: Iterator[Row], schema: Any) -> Iterator[list[tuple[str | None, ...]]]:
+    """The columns of some rows at a time: of fewer where they are large."""
+    import pyarrow as pa
+
+    is_text = {field.name: field.type == pa.string() for field in schema}
+    batch: list[list[str | None]] = []
+    size = 0
+    for row in rows:
+        cells = [_cell(row.get(name), text) for name, text in is_text.items()]
+        batch.append(cells)
+        size += sum(len(cell) for cell in cells if cell)
+        if len(batch) == ROWS_IN_BATCH or size > LARGEST_ROW_BYTES:
+            yield list(zip(*batch, strict=True))
+            batch, size = [], 0
+    if batch:
+        yield list(zip(*batch, strict=True))
+
+
+def _cell(value: Any, is_text: bool) -> str | None:
+    return value if is_text or value is None else json.dumps(value)
 
 
 def _columns(rows: Iterator[Row]) -> "datasets.Features":
@@ -74,90 +93,6 @@ def _columns(rows: Iterator[Row]) -> "datasets.Features":
     return datasets.Features(
         {name: datasets.Value("string") if text else datasets.Json() for name, text in is_text.items()}
     )
-
-
-def _array(values: list[Any], kind: Any) -> Any:
-    import pyarrow as pa
-
-    if kind == pa.string():
-        return pa.array(values, kind)
-    return pa.array([None if value is None else json.dumps(value) for value in values], pa.string()).cast(kind)
-
-
-def read_json(path: Path) -> Iterator[Row]:
-    """Rows of a file with one object a line, or with one array of objects, or with one object.
-
-    Args:
-        path: The file.
-
-    Yields:
-        The objects.
-
-    Raises:
-        UserError: If a line is not JSON, or not an object.
-    """
-    first = next((line for line in _lines(path) if line.strip()), "")
-    if first.lstrip().startswith("[") or (path.suffix == ".json" and not _is_json(first)):
-        yield from _read_document(path)
-        return
-    for number, line in enumerate(_lines(path), start=1):
-        if line.strip():
-            yield _object(path, f"line {number}", _parse(path, line.rstrip(), number))
-
-
-def _read_document(path: Path) -> Iterator[Row]:
-    document = _parse(path, "".join(_lines(path)), 1)
-    if not isinstance(document, list):
-        document = [document]
-    for number, value in enumerate(document):
-        yield _object(path, f"element {number} (from 0)", value)
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _parse(path: Path, text: str, line: int) -> Any:
-    try:
-        value = json.loads(
-            text, object_pairs_hook=_unique, parse_int=_integer, parse_float=_finite, parse_constant=lambda _: None
-        )
-        if "\\u" in text:
-            json.dumps(value, ensure_ascii=False).encode()
-        return value
-    except json.JSONDecodeError as error:
-        raise _unreadable(path, f"line {line + error.lineno - 1}", f"{error.msg} at column {error.colno}") from error
-    except UnicodeEncodeError as error:
-        raise _unreadable(path, f"line {line}", "half of a surrogate pair, which is no character") from error
-    except (ValueError, RecursionError) as error:
-        raise _unreadable(path, f"line {line}", str(error)) from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> Row:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} twice in an object")
-    return row
-
-
-def _integer(digits: str) -> int | float | None:
-    return int(digits) if len(digits) <= EXACT_DIGITS else _finite(digits)
-
-
-def _finite(digits: str) -> float | None:
-    value = float(digits)
-    return value if math.isfinite(value) else None
-
-
-def _object(path: Path, place: str, value: Any) -> Row:
-    if not isinstance(value, dict):
-        raise _unreadable(path, place, f"{str(value)[:40]!r} where an object with columns is expected")
-    return value
 
 
 def read_csv(path: Path) -> Iterator[Row]:
@@ -173,43 +108,55 @@ def read_csv(path: Path) -> Iterator[Row]:
         UserError: If the header is absent or names a column twice, or a record has another number of fields.
     """
     csv.field_size_limit(LONGEST_FIELD)
-    reader = csv.reader(_lines(path), strict=True)
+    taken = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal taken
+        for line in lines(path):
+            taken += len(line)
+            if taken > LARGEST_ROW_BYTES:
+                raise too_large(path, place)
+            yield line
+
+    reader = csv.reader(counted(), strict=True)
     header: list[str] = []
     while True:
-        place = f"line {reader.line_num + 1}"
+        place, taken = f"line {reader.line_num + 1}", 0
         try:
             record = next(reader, None)
         except csv.Error as error:
-            raise _unreadable(path, place, str(error)) from error
+            raise unreadable(path, place, str(error)) from error
         if record is None:
             break
         if not header:
             header = _header(path, place, record)
         elif record and len(record) != len(header):
-            raise _unreadable(path, place, f"{len(record)} fields where the header has {len(header)}")
+            raise unreadable(path, place, f"{len(record)} fields where the header has {len(header)}")
         elif record:
             yield dict(zip(header, record, strict=True))
     if not header:
-        raise _unreadable(path, "line 1", "no header")
+        raise unreadable(path, "line 1", "no header")
 
 
 def _header(path: Path, place: str, record: list[str]) -> list[str]:
     twice = sorted({name for name in record if record.count(name) > 1})
     if twice:
-        raise _unreadable(path, place, f"the column {', '.join(map(repr, twice))} twice in the header")
+        raise unreadable(path, place, f"the column {', '.join(map(repr, twice))} twice in the header")
     return record
 
 
 def read_text(path: Path) -> Iterator[Row]:
     """Lines of a file that are not blank, each a row with the column "text"."""
-    for line in _lines(path):
+    for line in lines(path):
         if line.strip():
             yield {"text": line.removesuffix("\n").removesuffix("\r")}
 
 
 def read_xml(path: Path) -> Iterator[Row]:
     """A whole file as one row with the column "xml"."""
-    yield {"xml": "".join(_lines(path)).replace("\r\n", "\n")}
+    if path.stat().st_size > LARGEST_ROW_BYTES:
+        raise too_large(path, "the whole file")
+    yield {"xml": "".join(lines(path)).replace("\r\n", "\n")}
 
 
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
@@ -219,22 +166,3 @@ READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "xml": read_xml,
 }
 """The reader of each text format."""
-
-
-def _lines(path: Path) -> Iterator[str]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                text = line.decode()
-            except UnicodeDecodeError as error:
-                raise _unreadable(path, f"line {number}", f"text that is not UTF-8: {error}") from error
-            yield text.removeprefix(BYTE_ORDER_MARK) if number == 1 else text
-
-
-def _unreadable(path: Path, place: str, why: str) -> UserError:
-    return refuse(
-        "dataset",
-        f"{path.name}, {place}, which cannot be read: {why}",
-        "files in UTF-8 whose every row is whole",
-        "Mend the file.",
-    )

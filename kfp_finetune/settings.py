@@ -9,7 +9,7 @@ from pydantic import ConfigDict, ValidationError
 from kfp_finetune.errors import Problem
 
 STRICT = ConfigDict(extra="forbid", strict=True)
-"""Of every dataclass of settings: no name that it does not know, no value of a kind that only resembles the right one."""
+"""Of every dataclass of settings: no name that it does not know, no value that only resembles one of the right kind."""
 
 T = TypeVar("T")
 

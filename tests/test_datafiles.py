@@ -1,7 +1,9 @@
 """Data files: which split each belongs to, and the rows of real files in every format."""
 
 import csv
+import itertools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from kfp_finetune.datafiles import find_data_files, open_split
 from kfp_finetune.errors import UserError
+from kfp_finetune.json_rows import read_json
 
 ROWS = [{"input": f"question {number}, ü", "output": f"answer {number}"} for number in range(10)]
 
@@ -292,6 +295,24 @@ def test_a_state_that_names_no_files_is_refused_and_without_arrow_files_it_is_da
     write_arrow_stream(tmp_path / "rows.arrow")
     with pytest.raises(UserError, match=r"state\.json, which does not name the files"):
         read(tmp_path)
+    os.truncate(tmp_path / "state.json", 64 * 2**20 + 1)
+    with pytest.raises(UserError, match=r"state\.json of 67,108,865 bytes; allowed: at most 67,108,864 bytes"):
+        read(tmp_path)
+
+
+def test_an_array_is_read_element_by_element_wherever_its_pieces_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"a": 'ü\\"😀 [}],' * 9, "n": [12345, -1.5e10, None, True, {"x": []}]}, {"n": "", "ä": {}}]
+    for indent, is_ascii, size in itertools.product((None, 2), (True, False), (*range(1, 40), 300)):
+        text = json.dumps(rows, indent=indent, ensure_ascii=is_ascii)
+        write_file(tmp_path / "rows.json", f"\ufeff\n {text}\n\n")
+        monkeypatch.setattr("kfp_finetune.lines.PIECE_BYTES", size)
+        monkeypatch.setattr("kfp_finetune.json_rows.PIECE_BYTES", size)
+        assert list(read_json(tmp_path / "rows.json")) == rows
+        write_file(tmp_path / "rows.json", text[:-1])
+        with pytest.raises(UserError, match=f"line {text.count(chr(10)) + 1}, which cannot be read"):
+            list(read_json(tmp_path / "rows.json"))
 
 
 FEATURES = datasets.Features({"input": datasets.Value("string"), "output": datasets.Value("string")})

@@ -11,16 +11,10 @@ from children import killed_at
 from filelock import FileLock
 
 from kfp_finetune import pruning
+from kfp_finetune.manifests import MANIFEST_NAME, FileEntry, Manifest, is_intact
 from kfp_finetune.pruning import PARTIAL_SECONDS, REST_SECONDS, prune
-from kfp_finetune.workspace import (
-    MANIFEST_NAME,
-    PARTIAL_PREFIX,
-    FileEntry,
-    Manifest,
-    Workspace,
-    exclusive,
-    is_intact,
-)
+from kfp_finetune.publishing import PARTIAL_PREFIX, exclusive
+from kfp_finetune.workspace import Workspace
 
 DAYS = 86_400
 

@@ -13,23 +13,9 @@ from children import UNPRIVILEGED_ID, killed_at, public_directory, run_unprivile
 from filelock import FileLock
 
 from kfp_finetune.errors import UserError
-from kfp_finetune.workspace import (
-    MANIFEST_NAME,
-    FileEntry,
-    Manifest,
-    Workspace,
-    check_series_name,
-    content_key,
-    describe_files,
-    exclusive,
-    is_intact,
-    locked,
-    open_workspace,
-    point_latest,
-    publishing,
-    read_manifest,
-    write_atomically,
-)
+from kfp_finetune.manifests import MANIFEST_NAME, FileEntry, Manifest, describe_files, is_intact, read_manifest
+from kfp_finetune.publishing import exclusive, locked, publishing, write_atomically
+from kfp_finetune.workspace import Workspace, check_series_name, content_key, open_workspace, point_latest
 
 MANIFEST = Manifest(
     kind="dataset",
@@ -98,7 +84,8 @@ def test_an_error_in_the_body_publishes_nothing_and_keeps_what_was_there(tmp_pat
 WRITER = """
 import fcntl, sys
 from pathlib import Path
-from kfp_finetune.workspace import MANIFEST_NAME, exclusive, publishing, read_manifest
+from kfp_finetune.manifests import MANIFEST_NAME, read_manifest
+from kfp_finetune.publishing import exclusive, publishing
 
 def tell(event, arguments):
     if event == "fcntl.flock" and arguments[1] != fcntl.LOCK_UN:

@@ -8,32 +8,26 @@ import os
 import resource
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
-from kfp_finetune.components.initialize_dataset.look import Look, look_at
+from kfp_finetune.components.initialize_dataset.look import MEMORY_BYTES, TOO_LARGE, Look, look_at
 from kfp_finetune.datafiles import DataFiles
-
-MEMORY_BYTES = 512 * 2**20
-"""A batch of rows, in Arrow and in Python, is seldom a tenth of this."""
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
 """The stacks and pools that libraries reserve for every core would count."""
 
-TOO_LARGE = "rows that need more than {:,} bytes of memory to look at; allowed: less. Write smaller rows or row groups."
+LOOK_FAILED = "the look failed; the step's log says why"
 
 
-def look_within(files: DataFiles, memory_bytes: int = MEMORY_BYTES) -> Look:
-    """Reads a dataset's rows once, as `look_at` does; what does not fit into the memory is a problem of the look.
+def look_within_bounds(files: DataFiles) -> Look:
+    """Reads a dataset's rows once, as `look_at` does; what needs more than `MEMORY_BYTES` is a problem of the look.
 
     Args:
         files: The dataset's files.
-        memory_bytes: What may be taken beyond what the libraries need.
     """
     asked = {
         "format": files.format,
         "splits": {split: [str(path) for path in paths] for split, paths in files.splits.items()},
-        "memory_bytes": memory_bytes,
     }
     command = [sys.executable, "-m", __name__]
     done = subprocess.run(
@@ -41,8 +35,7 @@ def look_within(files: DataFiles, memory_bytes: int = MEMORY_BYTES) -> Look:
     )
     if done.returncode == 0:
         return Look(**json.loads(done.stdout))
-    reason = TOO_LARGE.format(memory_bytes) if done.returncode < 0 else f"the look ended with {done.returncode}"
-    return Look({}, False, [], {}, 0, 0, [], reason)
+    return Look({}, False, [], {}, 0, 0, [], TOO_LARGE if done.returncode < 0 else LOOK_FAILED)
 
 
 def _look() -> None:
@@ -54,9 +47,9 @@ def _look() -> None:
     pa.set_io_thread_count(1)
     asked = json.load(sys.stdin)
     splits = {split: tuple(map(Path, paths)) for split, paths in asked["splits"].items()}
-    _limit(asked["memory_bytes"])
+    _limit(MEMORY_BYTES)
     look = look_at(DataFiles(asked["format"], splits))
-    json.dump(asdict(look), sys.stdout)
+    json.dump(vars(look), sys.stdout)
 
 
 def _limit(memory_bytes: int) -> None:

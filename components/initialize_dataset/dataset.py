@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from kfp_finetune.components.initialize_dataset.bounded import look_within
+from kfp_finetune.components.initialize_dataset.bounded import look_within_bounds
 from kfp_finetune.datafiles import FORMATS, SPLIT_FILES, find_data_files
 from kfp_finetune.errors import refuse
 from kfp_finetune.fetch import Wanted, fetch
@@ -40,7 +40,7 @@ def initialize_dataset(
         config: The configuration of a Hub dataset; empty for its default one.
         allow_patterns: Files to take instead of those with the endings of `FORMATS`.
         ignore_patterns: Files to leave out of them.
-        reuse: Whether to take what is on the volume already.
+        reuse: Whether to take what is on the volume already; else it is fetched again, and what differs is mended.
         keep: How many revisions of this source to keep on the volume; 0 for all.
         s3: How S3 is reached.
 
@@ -84,7 +84,7 @@ def _facts(directory: Path, source: Source) -> Mapping[str, object]:
         )
     declared = source.splits() if isinstance(source, HubSource) else {}
     files = find_data_files(directory, declared)
-    look = look_within(files)
+    look = look_within_bounds(files)
     if look.problem:
         print(f"the rows of {source.uri} cannot be looked at: {look.problem}", flush=True)
     report = dataset_report(

@@ -18,6 +18,14 @@ LARGEST_LOOK = 200_000
 LARGEST_LOOK_CHARACTERS = 2_000_000_000
 """The same for few rows that are large: some minutes."""
 
+MEMORY_BYTES = 512 * 2**20
+"""What a look may take; a batch of rows, in Arrow and in Python, is seldom a tenth of this."""
+
+TOO_LARGE = (
+    f"rows that need more than {MEMORY_BYTES:,} bytes of memory to look at; allowed: less. "
+    "Write smaller rows or row groups."
+)
+
 SHOWN_ROWS = 5
 SHOWN_CHARACTERS = 10_000
 """Of each value; the report shows fewer."""
@@ -82,14 +90,14 @@ def look_at(files: DataFiles, largest: int = LARGEST_LOOK, characters: int = LAR
     except UserError as error:
         problem = str(error.problems[0])
     except MemoryError:
-        problem = "rows that need more memory to look at than there is; write smaller rows or row groups"
+        problem = TOO_LARGE
     except (ValueError, OSError) as error:
         problem = str(error)
     return Look(
-        rows=rows,
+        rows=dict(rows),
         is_complete=is_complete and not problem,
         lengths=lengths,
-        empty=empty,
+        empty=dict(empty),
         duplicates=len(lengths) - len(seen),
         with_empty=with_empty,
         samples=samples,
@@ -100,7 +108,10 @@ def look_at(files: DataFiles, largest: int = LARGEST_LOOK, characters: int = LAR
 def _rows(files: DataFiles) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for split, paths in files.splits.items():
         for path in paths:
-            yield from ((split, row) for row in iterate_rows(files.format, path))
+            try:
+                yield from ((split, row) for row in iterate_rows(files.format, path))
+            except MemoryError as error:
+                raise ValueError(f"{path.name}: {TOO_LARGE}") from error
 
 
 def _text(value: Any) -> str:

@@ -4,9 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kfp_finetune.readers import READERS
+from kfp_finetune.readers import READERS, ROWS_IN_BATCH
 
-ROWS_IN_BATCH = 256
+READ_BYTES = 2**20
+"""Without it, and with what pyarrow calls a buffer before, a whole row group is read before its first row."""
+
+BATCH_BYTES = 16 * 2**20
+"""Of rows that are large, fewer are read at once."""
 
 
 def iterate_rows(file_format: str, path: Path) -> Iterator[dict[str, Any]]:
@@ -31,9 +35,12 @@ def iterate_rows(file_format: str, path: Path) -> Iterator[dict[str, Any]]:
 def _parquet(path: Path) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet
 
-    with pyarrow.parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(ROWS_IN_BATCH):
-            yield from batch.to_pylist()
+    with pyarrow.parquet.ParquetFile(path, buffer_size=READ_BYTES, pre_buffer=False) as file:
+        for number in range(file.num_row_groups):
+            group = file.metadata.row_group(number)
+            at_once = _rows_at_once(group.num_rows, group.total_byte_size)
+            for batch in file.iter_batches(at_once, row_groups=[number], use_threads=False):
+                yield from batch.to_pylist()
 
 
 def _arrow(path: Path) -> Iterator[dict[str, Any]]:
@@ -41,8 +48,14 @@ def _arrow(path: Path) -> Iterator[dict[str, Any]]:
 
     with pa.memory_map(str(path)) as source:
         for batch in _batches(source):
-            for start in range(0, batch.num_rows, ROWS_IN_BATCH):
-                yield from batch.slice(start, ROWS_IN_BATCH).to_pylist()
+            at_once = _rows_at_once(batch.num_rows, batch.nbytes)
+            for start in range(0, batch.num_rows, at_once):
+                yield from batch.slice(start, at_once).to_pylist()
+
+
+def _rows_at_once(rows: int, size: int) -> int:
+    """How many of so many rows, of so many bytes together, are a batch."""
+    return max(1, min(ROWS_IN_BATCH, BATCH_BYTES * rows // max(size, 1)))
 
 
 def _batches(source: Any) -> Iterator[Any]:

@@ -30,7 +30,7 @@ def initialize_model(
         allow_patterns: Files to take; empty for the configuration, *.safetensors and the tokenizer. Pickles (*.bin) are
             never taken unless they are named here.
         ignore_patterns: Files to leave out of them; empty for those in subfolders.
-        reuse: Whether to take what is on the volume already; false fetches again.
+        reuse: Whether to take what is on the volume already; false fetches it again and mends what differs.
         keep: How many revisions of this source to keep on the volume; 0 for all.
         s3_endpoint: URL of the S3 server; empty for AWS_ENDPOINT_URL_S3 or Amazon's.
         s3_region: Region of the bucket; empty for AWS_REGION or the server's own.

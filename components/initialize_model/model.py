@@ -9,6 +9,7 @@ from typing import Any
 
 from kfp_finetune.errors import Problem, UserError
 from kfp_finetune.fetch import Wanted, fetch
+from kfp_finetune.lines import small_text
 from kfp_finetune.manifests import Manifest
 from kfp_finetune.pruning import prune
 from kfp_finetune.reports.model import model_report
@@ -60,7 +61,7 @@ def initialize_model(
         workspace_root: Absolute path of the mounted volume.
         allow_patterns: Files to take instead of those of `WANTED`.
         ignore_patterns: Files to leave out instead of those of `WANTED`.
-        reuse: Whether to take what is on the volume already.
+        reuse: Whether to take what is on the volume already; else it is fetched again, and what differs is mended.
         keep: How many revisions of this source to keep on the volume; 0 for all.
         s3: How S3 is reached.
 
@@ -158,7 +159,7 @@ def _license(directory: Path) -> str:
 
 def _read_config(directory: Path, problems: list[Problem]) -> dict[str, Any]:
     try:
-        config = json.loads((directory / "config.json").read_text())
+        config = json.loads(small_text("model", directory / "config.json"))
     except ValueError as error:
         problems.append(
             Problem("model", f"a config.json that is not JSON: {error}", "valid JSON", "Fetch the file again.")
@@ -194,7 +195,7 @@ def _missing_shards(directory: Path) -> list[Problem]:
     if not index.exists():
         return []
     try:
-        named = {str(name) for name in json.loads(index.read_text())["weight_map"].values()}
+        named = {str(name) for name in json.loads(small_text("model", index))["weight_map"].values()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return [Problem("model", f"{INDEX_NAME} that cannot be read: {error!r}", "an index", "Fetch the file again.")]
     missing = sorted(named - {path.name for path in directory.glob("*.safetensors")})

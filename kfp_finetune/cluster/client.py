@@ -21,7 +21,7 @@ REQUEST_TIMEOUT = (10, 60)
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where Kubernetes puts a pod's own token and namespace."""
 
-_RBAC_REFUSAL = re.compile(r'User "(?P<user>[^"]*)" cannot \S+ resource ')
+_RBAC_REFUSAL = re.compile(r'User "(?P<user>[^"]*)" cannot (?P<verb>\S+) resource "(?P<resource>[^"]*)"')
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,19 @@ def _load_kubeconfig(settings: client.Configuration) -> str:
     return context["context"].get("namespace") or "default"
 
 
+def acting_as(cluster: Cluster, user: str) -> Cluster:
+    """Return the same cluster for calls that are made as another account, as with `kubectl --as`.
+
+    Args:
+        cluster: The cluster.
+        user: The account, such as "system:serviceaccount:kubeflow:pipeline-runner".
+
+    """
+    return Cluster(
+        BoundedClient(cluster.api.configuration, header_name="Impersonate-User", header_value=user), cluster.namespace
+    )
+
+
 @contextmanager
 def api_call(verb: str, resource: str, namespace: str = "") -> Iterator[None]:
     """Turn what Kubernetes refuses for reasons that a user can mend into a `UserError`.
@@ -125,6 +138,8 @@ def api_call(verb: str, resource: str, namespace: str = "") -> Iterator[None]:
         yield
     except client.ApiException as error:
         if refusal := _RBAC_REFUSAL.search(status_message(error)):
+            if refusal["verb"] == "impersonate":
+                verb, resource, namespace = "impersonate", refusal["resource"], ""
             raise ForbiddenError([missing_right(refusal["user"], verb, resource, namespace)]) from error
         problem = _problem_of(error, resource, namespace)
         if problem is None:

@@ -56,12 +56,12 @@ STEP_RIGHTS: tuple[Right, ...] = (
     Right("get", "pods/log", True, "show the log and the progress of a training"),
     Right("list", "events", True, "say why a training or a volume waits"),
     Right("get", _CLAIMS, True, "check the volume"),
-    Right("list", _CLAIMS, True, "find the volumes that the pipeline made"),
+    Right("list", _CLAIMS, True, "tell which access modes a storage class has given (doctor)"),
     Right("watch", _CLAIMS, True, "wait for the volume's storage"),
     Right("create", _CLAIMS, True, "create the volume"),
     Right("delete", _CLAIMS, True, "delete the volume after a run that does not keep it"),
     Right("get", _CLASSES, False, "tell a volume that binds late from one that never will", optional=True),
-    Right("list", _CLASSES, False, "name the storage classes that there are", optional=True),
+    Right("list", _CLASSES, False, "name the storage classes that there are (doctor)", optional=True),
 )
 """Every right that a step of the pipelines uses, no more: what `manifests/rbac` grants."""
 

@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kfp_finetune.sources.checksums import Checksum
+from kfp_finetune.sources.checksums import READ_BYTES, Checksum
 
 PART_BYTES = 32 * 2**20
 """Larger files come in parts of this size; a kill loses at most the parts that were on their way."""
-
-READ_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,8 @@ class Arrival:
         self._there = self._recall()
         self._digested = 0
         self._sha256 = hashlib.sha256()
-        self._theirs = None if file.checksum.algorithm in ("none", "sha256") else file.checksum.begin(file.size)
+        is_other = file.checksum.algorithm not in ("none", "sha256") or file.checksum.part_bytes
+        self._theirs = file.checksum.begin(file.size) if is_other else None
         self._lock = threading.Lock()
         self._digesting = threading.Lock()
 
@@ -107,17 +106,11 @@ class Arrival:
                 self._digesting.release()
         return last
 
-    def verdict(self, is_described: bool) -> str | None:
-        """The SHA-256 of the whole file, or None if it is not what the server described.
-
-        Args:
-            is_described: Whether the server's checksum is one of the content; else only the size is looked at.
-        """
+    def digests(self) -> tuple[str, str]:
+        """The SHA-256 of the whole file, and the digest to compare with what the server says."""
         self._digest()
         sha256 = self._sha256.hexdigest()
-        found = self._theirs.hexdigest() if self._theirs else sha256
-        is_right = not is_described or self.file.checksum.value in ("", found)
-        return sha256 if is_right and self.path.stat().st_size == self.file.size else None
+        return sha256, self._theirs.hexdigest() if self._theirs else sha256
 
     def forget(self) -> None:
         """Removes the bytes and the journal."""

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kfp_finetune.errors import refuse
-from kfp_finetune.sources.arrival import READ_BYTES, Arrival, Read, RemoteFile
+from kfp_finetune.manifests import FileEntry
+from kfp_finetune.publishing import Interrupted
+from kfp_finetune.sources.arrival import Arrival, Read, RemoteFile
+from kfp_finetune.sources.checksums import READ_BYTES, Checksum, Digest
 from kfp_finetune.sources.retries import Transient, patiently
-from kfp_finetune.workspace import FileEntry, Interrupted
 
 WORKERS = 8
 PASSES = 3
@@ -59,13 +61,14 @@ class Remote:
         what: Name of the parameter that asked for its files, for messages.
         uri: The source as the user wrote it.
         read: Reads from it.
-        is_described: Whether the checksum of a file, once it has been read, is one of its content.
+        stated: What it says of a file's content when it is asked again, since the file differs from its checksum: the
+            same, or what the content really is to be compared with.
     """
 
     what: str
     uri: str
     read: Read
-    is_described: Callable[[RemoteFile], bool] = lambda file: True
+    stated: Callable[[RemoteFile], Checksum] = lambda file: file.checksum
 
 
 def download(
@@ -112,7 +115,7 @@ def _attempt(remote: Remote, files: Sequence[RemoteFile], target: Path, progress
     """Fetches files, and gives those that came as described."""
 
     def look(file: RemoteFile) -> FileEntry | None:
-        entry = _already_there(file, target)
+        entry = _already_there(remote, file, target)
         progress.add(file.size if entry else 0)
         return entry
 
@@ -167,30 +170,49 @@ def _exactly(chunks: Iterable[bytes], count: int) -> Iterator[bytes]:
 
 
 def _settle(remote: Remote, arrival: Arrival, target: Path) -> FileEntry | None:
-    sha256 = arrival.verdict(remote.is_described(arrival.file))
-    if sha256 is None:
+    entry = _compare(remote, arrival.file, arrival.path, *arrival.digests())
+    if entry is None:
         arrival.forget()
         return None
     destination = target / arrival.file.path
     destination.parent.mkdir(parents=True, exist_ok=True)
     arrival.path.rename(destination)
-    return FileEntry(arrival.file.path, arrival.file.size, sha256)
+    return entry
 
 
-def _already_there(file: RemoteFile, target: Path) -> FileEntry | None:
+def _compare(remote: Remote, file: RemoteFile, path: Path, sha256: str, found: str) -> FileEntry | None:
+    """What a file is, or None if it is not what the server says.
+
+    Args:
+        remote: The server.
+        file: What was asked for.
+        path: Where the bytes are.
+        sha256: Their digest.
+        found: Their digest of the kind that `file.checksum` has.
+    """
+    checksum = file.checksum
+    if path.stat().st_size != file.size:
+        return None
+    if checksum.algorithm != "none" and found != checksum.value:
+        checksum = remote.stated(file)
+        if checksum == file.checksum or not checksum.is_of(path):
+            return None
+    return FileEntry(file.path, file.size, sha256, checksum.title)
+
+
+def _already_there(remote: Remote, file: RemoteFile, target: Path) -> FileEntry | None:
     """A file that an earlier attempt completed; one that is damaged is removed."""
     path = target / file.path
     if not path.is_file():
         return None
-    digests = [hashlib.sha256()]
+    digests: list[Digest] = [hashlib.sha256()]
     if file.checksum.algorithm != "none":
-        digests.append(file.checksum.begin(file.size))  # type: ignore[arg-type]
+        digests.append(file.checksum.begin(file.size))
     with path.open("rb") as content:
         while data := content.read(READ_BYTES):
             for digest in digests:
                 digest.update(data)
-    is_right = file.checksum.algorithm == "none" or digests[-1].hexdigest() == file.checksum.value
-    if not is_right or path.stat().st_size != file.size:
+    entry = _compare(remote, file, path, digests[0].hexdigest(), digests[-1].hexdigest())
+    if entry is None:
         path.unlink()
-        return None
-    return FileEntry(file.path, file.size, digests[0].hexdigest())
+    return entry

@@ -1,109 +1,34 @@
 """Repositories of the Hugging Face Hub, pinned to a commit."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote
 
 from kfp_finetune._version import VERSION
 from kfp_finetune.errors import UserError, refuse
+from kfp_finetune.manifests import FileEntry
 from kfp_finetune.sources import retries
 from kfp_finetune.sources.arrival import RemoteFile
 from kfp_finetune.sources.cards import CARD_BYTES
 from kfp_finetune.sources.checksums import Checksum
 from kfp_finetune.sources.download import Remote, download
+from kfp_finetune.sources.hub_address import HubAddress
 from kfp_finetune.sources.hub_client import endpoint, session
 from kfp_finetune.sources.hub_configs import Config, choose_config
 from kfp_finetune.sources.hub_errors import explain
+from kfp_finetune.sources.hub_reader import HubReader
 from kfp_finetune.sources.names import check_names, is_hidden
 from kfp_finetune.sources.patterns import Patterns
-from kfp_finetune.sources.redaction import redact
-from kfp_finetune.sources.xet import XetStore, is_xet_there
-from kfp_finetune.workspace import FileEntry
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
-SPECIAL_REVISION = re.compile(r"refs/(convert|pr)/[^/]+")
-NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
-ENDING_OF_A_FILE = re.compile(r"\.(jsonl?|csv|parquet|arrow|txt|xml|safetensors|bin|gz|zip)$")
-
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class HubAddress:
-    """A place on the Hub.
-
-    Args:
-        repository: "ORGANISATION/NAME", or "NAME" alone for the oldest ones.
-        revision: A branch, tag or commit; empty for the default branch.
-        path: A folder or file in the repository; empty for all of it.
-    """
-
-    repository: str
-    revision: str
-    path: str
-
-
-def repository_name(uri: str) -> str:
-    """What peft and transformers call a model: a Hub repository's name alone; any other URI as it is.
-
-    Args:
-        uri: As the user wrote it.
-    """
-    rest = uri.removeprefix("hf://")
-    if rest == uri and (Path(uri).exists() or not is_hub_name(uri)):
-        return uri
-    return parse_address("model", uri, rest).repository
-
-
-def parse_address(what: str, uri: str, rest: str) -> HubAddress:
-    """Reads ORGANISATION/NAME[@REVISION][/PATH] or NAME[@REVISION], as `huggingface_hub.HfFileSystem` writes them.
-
-    Args:
-        what: "dataset" or "model"; the prefix "datasets/" or "models/" may stand before the name.
-        uri: As the user wrote it, for messages.
-        rest: The address without its scheme.
-
-    Raises:
-        UserError: If it is no such address.
-    """
-    address = rest.removeprefix(f"{what}s/")
-    first = re.split("[/@]", address, maxsplit=1)[0]
-    repository = first
-    if address[len(first) :].startswith("/"):
-        repository = re.split("[/@]", address[len(first) + 1 :], maxsplit=1)[0]
-        repository = f"{first}/{repository}" if repository else first
-    revision, path = "", address[len(repository) :].strip("/")
-    if path.startswith("@"):
-        special = SPECIAL_REVISION.match(path, 1)
-        revision = special[0] if special else path[1:].partition("/")[0]
-        path = path[1 + len(revision) :].strip("/")
-        revision = unquote(revision)
-    parts = repository.split("/")
-    if not all(NAME.fullmatch(part) for part in parts) or ("@" in address and not revision and path == ""):
-        raise refuse(
-            what,
-            redact(repr(uri)),
-            "hf://ORGANISATION/NAME, with @REVISION and /FOLDER or /FILE after it if wanted",
-            "Copy the name from the repository's page.",
-        )
-    if first in ("datasets", "models", "spaces"):
-        raise refuse(what, redact(repr(uri)), f"a {what} repository", f"Give the address of a {what}.")
-    return HubAddress(repository, revision, path)
-
-
-def is_hub_name(text: str) -> bool:
-    """Whether a text without a scheme can be a repository's name: NAME or ORGANISATION/NAME, with @REVISION or not."""
-    name = text.partition("@")[0]
-    parts = name.split("/")
-    return len(parts) <= 2 and all(map(NAME.fullmatch, parts)) and not ENDING_OF_A_FILE.search(name)
 
 
 @dataclass(frozen=True)
@@ -148,7 +73,7 @@ class HubSource:
 
     def fetch(self, target: Path, on_bytes: Callable[[int, int], None]) -> tuple[FileEntry, ...]:
         """Downloads the wanted files; see `kfp_finetune.sources.source.Source`."""
-        return download(Remote(self.what, self.uri, self._read), self._files, target, on_bytes)
+        return download(Remote(self.what, self.uri, self._reader.read), self._files, target, on_bytes)
 
     def splits(self) -> Mapping[str, list[str]]:
         """The patterns of the files of each split that the dataset's configuration declares; often none."""
@@ -157,6 +82,10 @@ class HubSource:
     @property
     def _place(self) -> dict[str, Any]:
         return {"repo_type": self.what, "revision": self._commit}
+
+    @cached_property
+    def _reader(self) -> HubReader:
+        return HubReader(self.what, self.uri, self.address.repository, self._commit)
 
     @cached_property
     def _commit(self) -> str:
@@ -216,44 +145,10 @@ class HubSource:
 
     def _read_small(self, file: RemoteFile) -> str:
         stop = min(file.size, CARD_BYTES)
-        body = retries.patiently(self.what, self.uri, lambda: b"".join(self._read(file, 0, stop))) if stop else b""
+        body = (
+            retries.patiently(self.what, self.uri, lambda: b"".join(self._reader.read(file, 0, stop))) if stop else b""
+        )
         return body.decode(errors="replace")
-
-    def _read(self, file: RemoteFile, start: int, stop: int) -> Iterator[bytes]:
-        if file.xet_hash and not self._xet_failures and is_xet_there():
-            try:
-                yield from self._xet.read(file, start, stop)
-                return
-            except Exception as error:
-                self._xet_failures.append(error)
-                raise retries.Transient(f"Xet failed, so from here by plain HTTP: {retries.plain(error)}") from error
-        yield from self._read_by_http(file, start, stop)
-
-    @cached_property
-    def _xet(self) -> XetStore:
-        return XetStore(endpoint(), self.what, self.address.repository, self._commit, _headers())
-
-    @cached_property
-    def _xet_failures(self) -> list[Exception]:
-        """Why Xet is not used any more; empty while it is."""
-        return []
-
-    def _read_by_http(self, file: RemoteFile, start: int, stop: int) -> Iterator[bytes]:
-        from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import hf_raise_for_status
-
-        url = hf_hub_url(self.address.repository, file.address, endpoint=endpoint(), **self._place)
-        headers = _headers() | {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
-        try:
-            with session().stream("GET", url, headers=headers) as response:
-                hf_raise_for_status(response)
-                if response.status_code != 206 and (start, stop) != (0, file.size):
-                    raise retries.Transient("the server did not send the part that was asked for")
-                yield from response.iter_raw()
-        except (retries.Transient, UserError):
-            raise
-        except Exception as error:
-            raise explain(self.what, self.uri, self.address.repository, error) from error
 
     def _ask(self, call: "Callable[[HfApi], Result]") -> Result:
         from huggingface_hub import HfApi
@@ -286,12 +181,6 @@ class HubSource:
             "Name other files with allow_patterns"
             + (", or the Hub's own copy: NAME@refs/convert/parquet." if self.what == "dataset" else "."),
         )
-
-
-def _headers() -> dict[str, str]:
-    from huggingface_hub.utils import build_hf_headers
-
-    return build_hf_headers(library_name="kfp-finetune", library_version=VERSION)
 
 
 def _remote(entry: "RepoFile", path: str) -> RemoteFile:

@@ -5,13 +5,14 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from kfp_finetune.errors import UserError, refuse
+from kfp_finetune.manifests import MANIFEST_NAME, FileEntry, describe_files, sha256_of
+from kfp_finetune.publishing import SourceChanged
 from kfp_finetune.sources.patterns import Patterns
-from kfp_finetune.workspace import MANIFEST_NAME, FileEntry, SourceChanged, describe_files, sha256_of
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class LocalSource:
             shutil.copyfile(file, destination)
             done += destination.stat().st_size
             on_bytes(done, total)
-        files = tuple(file for file in describe_files(target) if file.path in self._files)
+        there = [file for file in describe_files(target) if file.path in self._files]
+        files = tuple(replace(file, verified="sha256") for file in there)
         if _digest((file.path, file.sha256) for file in files) != self._revision:
             raise refuse(
                 self.what,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from kfp_finetune.errors import Problem, UserError
-from kfp_finetune.workspace import MANIFEST_NAME
+from kfp_finetune.manifests import MANIFEST_NAME
 
 LONGEST_COMPONENT = 255
 LONGEST_PATH = 1024

@@ -8,8 +8,8 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 from tenacity.wait import wait_exponential_jitter
 
 from kfp_finetune.errors import UserError, refuse
+from kfp_finetune.publishing import Interrupted
 from kfp_finetune.sources.redaction import redact
-from kfp_finetune.workspace import Interrupted
 
 ATTEMPTS = 6
 FIRST_PAUSE_SECONDS = 0.5

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kfp_finetune.errors import refuse
+from kfp_finetune.manifests import FileEntry
 from kfp_finetune.sources import retries
 from kfp_finetune.sources.arrival import RemoteFile
 from kfp_finetune.sources.checksums import Checksum
@@ -17,8 +19,8 @@ from kfp_finetune.sources.download import WORKERS, Remote, download
 from kfp_finetune.sources.names import check_names, is_hidden
 from kfp_finetune.sources.patterns import Patterns
 from kfp_finetune.sources.redaction import redact
+from kfp_finetune.sources.s3_checksums import etag_checksum, stated_checksum
 from kfp_finetune.sources.s3_errors import explain
-from kfp_finetune.workspace import FileEntry
 
 CHUNK_BYTES = 2**20
 
@@ -111,9 +113,9 @@ class S3Source:
 
     def fetch(self, target: Path, on_bytes: Callable[[int, int], None]) -> tuple[FileEntry, ...]:
         """Downloads the wanted objects; see `kfp_finetune.sources.source.Source`."""
-        files = [replace(file, checksum=self._checksum(file)) for file in self._files]
-        remote = Remote(self.what, self.uri, self._read, lambda file: file.path not in self._opaque)
-        return download(remote, files, target, on_bytes)
+        with ThreadPoolExecutor(WORKERS) as pool:
+            files = list(pool.map(lambda file: replace(file, checksum=self._expected(file)), self._files))
+        return download(Remote(self.what, self.uri, self._read, self._stated), files, target, on_bytes)
 
     @cached_property
     def _client(self) -> Any:
@@ -121,7 +123,7 @@ class S3Source:
         from botocore import UNSIGNED
         from botocore.config import Config
 
-        session = boto3.session.Session()
+        session = boto3.session.Session(region_name=self.options.region or os.environ.get("AWS_REGION") or None)
         authority = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
         config = Config(
             s3={"addressing_style": self.options.addressing_style},
@@ -135,7 +137,6 @@ class S3Source:
         return session.client(
             "s3",
             endpoint_url=self.options.endpoint or None,
-            region_name=self.options.region or os.environ.get("AWS_REGION") or None,
             verify=authority,
             config=config,
         )
@@ -168,37 +169,31 @@ class S3Source:
         return [_remote(entry, entry["Key"].rpartition("/")[2]) for entry in found if entry["Key"] == self.address.key]
 
     def _list(self, prefix: str) -> list[dict[str, Any]]:
-        pages = self._client.get_paginator("list_objects_v2")
-        listing = self._ask(lambda: list(pages.paginate(Bucket=self.address.bucket, Prefix=prefix)))
-        return [entry for page in listing for entry in page.get("Contents", [])]
+        address = {"Bucket": self.address.bucket, "Prefix": prefix}
+        pages = self._ask(lambda: list(self._client.get_paginator("list_objects_v2").paginate(**address)))
+        return [entry for page in pages for entry in page.get("Contents", [])]
 
-    def _checksum(self, file: RemoteFile) -> Checksum:
-        """What the ETag says of the content: its MD5, the MD5 of its parts' MD5s, or nothing that is known."""
-        value, _, parts = file.checksum.value.partition("-")
-        if len(value) != 32:
-            return Checksum()
-        if not parts:
-            return Checksum("md5", value)
-        address = {"Bucket": self.address.bucket, "Key": file.address}
-        size = self._ask(lambda: self._client.head_object(**address, PartNumber=1))["ContentLength"]
-        is_part = parts.isdecimal() and size and -(-file.size // size) == int(parts)
-        return Checksum("multipart", value, size) if is_part else Checksum()
+    def _expected(self, file: RemoteFile) -> Checksum:
+        """What the content is compared with first: an ETag that looks like an MD5 is taken for one without asking."""
+        return etag_checksum(file.checksum.value) or self._stated(file)
+
+    def _stated(self, file: RemoteFile) -> Checksum:
+        address = {"Bucket": self.address.bucket, "Key": file.address, "IfMatch": self._etags[file.address]}
+        head = self._ask(lambda: self._client.head_object(**address, ChecksumMode="ENABLED"))
+        return stated_checksum(
+            file.size,
+            head,
+            lambda: self._ask(lambda: self._client.head_object(**address, PartNumber=1))["ContentLength"],
+        )
 
     def _read(self, file: RemoteFile, start: int, stop: int) -> Iterator[bytes]:
         span = {"Range": f"bytes={start}-{stop - 1}", "IfMatch": self._etags[file.address]}
         try:
             answer = self._client.get_object(Bucket=self.address.bucket, Key=file.address, **span)
-            if answer.get("SSECustomerAlgorithm") or answer.get("ServerSideEncryption", "AES256") != "AES256":
-                self._opaque.add(file.path)
             with closing(answer["Body"]) as body:
                 yield from body.iter_chunks(CHUNK_BYTES)
         except Exception as error:
             raise explain(self.what, self.uri, error) from error
-
-    @cached_property
-    def _opaque(self) -> set[str]:
-        """Objects whose ETag says nothing about the content, since a key of the user's encrypts them."""
-        return set()
 
     @cached_property
     def _etags(self) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """What went wrong with S3, as a person needs it: the name, the credentials, the network."""
 
 from kfp_finetune.errors import refuse
+from kfp_finetune.publishing import SourceChanged
 from kfp_finetune.sources.redaction import redact
 from kfp_finetune.sources.retries import SERVER_STATUSES, Transient, distrust, plain, seconds_asked
-from kfp_finetune.workspace import SourceChanged
 
 ABSENT = ("NoSuchBucket", "NoSuchKey", "404", "NotFound")
 REFUSED = (

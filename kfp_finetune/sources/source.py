@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Protocol
 
 from kfp_finetune.errors import refuse
-from kfp_finetune.sources.huggingface import HubSource, is_hub_name, parse_address
+from kfp_finetune.manifests import FileEntry
+from kfp_finetune.sources.hub_address import is_hub_name, parse_address
+from kfp_finetune.sources.huggingface import HubSource
 from kfp_finetune.sources.local import LocalSource
 from kfp_finetune.sources.patterns import Patterns
 from kfp_finetune.sources.redaction import redact
 from kfp_finetune.sources.s3 import S3Options, S3Source, parse_s3
-from kfp_finetune.workspace import FileEntry
 
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL | re.IGNORECASE)
 

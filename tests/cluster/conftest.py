@@ -1,6 +1,8 @@
 """A real cluster to test on: the one of KUBECONFIG, used as an account that may do everything."""
 
 import os
+import re
+import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -8,7 +10,8 @@ from contextlib import ExitStack
 from functools import partial
 
 import pytest
-from accounts import client_with_token, holding
+from accounts import client_with_token, connect_as, holding
+from cluster.pods import TESTS, Site, log, make_claim, phase, start_pod
 from kubernetes import client
 
 from kfp_finetune.cluster.client import BoundedClient, Cluster, connect
@@ -95,3 +98,58 @@ def _may(api: client.ApiClient, namespace: str, verb: str, resource: str) -> boo
     attributes = client.V1ResourceAttributes(namespace=namespace, verb=verb, resource=resource)
     review = client.V1SelfSubjectAccessReview(spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes))
     return client.AuthorizationV1Api(api).create_self_subject_access_review(review).status.allowed
+
+
+@pytest.fixture(scope="session")
+def image() -> str:
+    """Name of the train image, as the cluster's nodes have it."""
+    return _needed("KFP_FINETUNE_TEST_IMAGE", "the train image of this source tree, loaded into the cluster's nodes")
+
+
+@pytest.fixture(scope="session")
+def api_server() -> Callable[[str], None]:
+    """Return a function that kills or starts the API server."""
+    program = _needed(
+        "KFP_FINETUNE_TEST_PROCESS", "a program that takes the API server away: PROGRAM kill|start apiserver"
+    )
+
+    def act(action: str) -> None:
+        subprocess.run([program, action, "apiserver"], check=True, stdout=subprocess.DEVNULL)
+
+    return act
+
+
+def _needed(variable: str, what: str) -> str:
+    value = os.environ.get(variable)
+    if not value:
+        reason = f"{variable} is unset: set it to {what}"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    return value
+
+
+@pytest.fixture(scope="session")
+def steps_account(cluster: Cluster) -> str:
+    """Name of a service account that has the rights of manifests/rbac and no others."""
+    overlay = TESTS.parent / "manifests/rbac/overlays/own-account"
+    rendered = subprocess.run(["kubectl", "kustomize", overlay], check=True, capture_output=True, text=True).stdout
+    here = re.sub(r"\bkubeflow\b(?!\.org)", cluster.namespace, rendered)
+    subprocess.run(["kubectl", "apply", "--server-side", "-f", "-"], check=True, input=here, text=True)
+    return "kfp-finetune"
+
+
+@pytest.fixture(scope="session")
+def steps(cluster: Cluster, steps_account: str) -> Cluster:
+    """The cluster as the steps see it: with the rights of manifests/rbac and no others."""
+    return connect_as(cluster, steps_account)
+
+
+@pytest.fixture(scope="session")
+def site(cluster: Cluster, image: str, steps_account: str) -> Site:
+    """A claim with a small model and rows in /workspace/in, and where its pods run."""
+    site = Site(cluster, image, make_claim(cluster), steps_account)
+    files = {"tiny.py": (TESTS / "tiny.py").read_text()}
+    make = "import tiny, pathlib as p; d = p.Path('/workspace/in'); tiny.write_model(d / 'base', 'qwen2'); "
+    pod = start_pod(site, ["python", "-c", f"{make}tiny.write_rows(d / 'rows.jsonl', 40)"], files)
+    _eventually(lambda: phase(site, pod) in ("Succeeded", "Failed"), 180)
+    assert phase(site, pod) == "Succeeded", log(site, pod)
+    return site

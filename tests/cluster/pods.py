@@ -50,9 +50,7 @@ def make_claim(cluster: Cluster, mode: str = "ReadWriteMany") -> str:
     return name
 
 
-def start_pod(
-    site: Site, command: Sequence[str], files: Mapping[str, str] | None = None, env: Mapping[str, str] | None = None
-) -> str:
+def start_pod(site: Site, command: Sequence[str], files: Mapping[str, str] | None = None) -> str:
     """Start a pod with some files in /scripts; return its name, which is the pod's and the files'."""
     name = f"step-{uuid.uuid4().hex[:8]}"
     metadata = client.V1ObjectMeta(name=name)
@@ -63,7 +61,7 @@ def start_pod(
         name="step",
         image=site.image,
         command=list(command),
-        env=[client.V1EnvVar(name=key, value=value) for key, value in ({"PYTHONPATH": SCRIPTS} | dict(env or {})).items()],
+        env=[client.V1EnvVar(name="PYTHONPATH", value=SCRIPTS)],
         volume_mounts=[
             client.V1VolumeMount(name="workspace", mount_path=MOUNT_PATH),
             client.V1VolumeMount(name="scripts", mount_path=SCRIPTS),

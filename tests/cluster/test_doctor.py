@@ -6,8 +6,11 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import uuid
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -17,8 +20,9 @@ from kubernetes import client
 
 from kfp_finetune.client.doctor.examine import Question, examine
 from kfp_finetune.client.doctor.report import State
-from kfp_finetune.cluster.rights import STEP_RIGHTS, Right, missing_rights
-from kfp_finetune.cluster.trainer import GROUP, NAMESPACE_RUNTIME, VERSION, find_runtime, trainjob_fields
+from kfp_finetune.cluster.client import BoundedClient, Cluster, acting_as
+from kfp_finetune.cluster.rights import STEP_RIGHTS, Right, account_name, missing_rights
+from kfp_finetune.cluster.trainer import GROUP, NAMESPACE_RUNTIME, VERSION, find_runtime, list_runtimes, trainjob_fields
 from kfp_finetune.errors import UserError
 from kfp_finetune.launch.trainjob.names import HEARTBEAT, MANAGED_BY
 
@@ -92,7 +96,7 @@ def test_an_account_without_rights_learns_every_one_at_once(holder):
     assert [check.found.split(";")[0] for check in lacking] == [f"missing: {right}" for right in STEP_RIGHTS]
 
 
-def test_runtimes_are_listed_with_whether_they_fit(cluster, objects):
+def test_runtimes_are_listed_with_whether_they_fit(cluster):
     report = examine(cluster, QUESTION)
     fits = {runtime.name: runtime.unfit for runtime in report.runtimes}
     assert fits["torch-distributed"] == ""
@@ -154,6 +158,74 @@ def test_the_fields_of_a_trainjob_can_be_read_without_any_right(cluster, holder)
     fields = trainjob_fields(holder(()))
     assert {"runtimeRef", "trainer", "activeDeadlineSeconds"} <= fields
     assert fields == trainjob_fields(cluster)
+
+
+class WithoutGroup(BaseHTTPRequestHandler):
+    """Hands requests on to the API server, but asks for another API group than one, which it does not have."""
+
+    protocol_version = "HTTP/1.1"
+    cluster: Cluster
+    group: str
+
+    def do_GET(self):
+        self.hand_on(None)
+
+    def do_POST(self):
+        self.hand_on(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def hand_on(self, body):
+        api = self.cluster.api
+        headers = {name: self.headers[name] for name in ("Accept", "Content-Type") if self.headers[name]}
+        api.update_params_for_auth(headers, [], ["BearerToken"])
+        url = api.configuration.host + self.path.replace(self.group, "absent.example.com")
+        answer = api.rest_client.pool_manager.request(self.command, url, headers=headers, body=body)
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.headers.get("Content-Type", "text/plain"))
+        self.send_header("Content-Length", str(len(answer.data)))
+        self.end_headers()
+        self.wfile.write(answer.data)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def without(cluster):
+    """Connect to the cluster as if an API group were not installed in it."""
+    with ExitStack() as servers:
+
+        def connect(group):
+            handler = type("Handler", (WithoutGroup,), {"cluster": cluster, "group": group})
+            server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+            servers.callback(server.server_close)
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            servers.callback(server.shutdown)
+            settings = client.Configuration(host=f"http://127.0.0.1:{server.server_port}")
+            return Cluster(BoundedClient(settings), cluster.namespace)
+
+        yield connect
+
+
+def test_a_cluster_without_trainer_is_told_how_to_install_it_once(without):
+    cluster = without(GROUP)
+    report = examine(cluster, QUESTION)
+    (check,) = amiss(report)
+    assert (check.name, check.state) == ("Kubeflow Trainer", State.FAIL)
+    assert check.found.startswith("a cluster without it")
+    assert check.mend.count("kubectl apply --server-side -k ") == 2
+    for look in (trainjob_fields, list_runtimes, lambda where: find_runtime(where, "torch-distributed")):
+        with pytest.raises(UserError, match="Kubeflow Trainer: given a cluster without it"):
+            look(cluster)
+
+
+def test_a_cluster_without_jobset_is_told_so(without):
+    (check,) = amiss(examine(without("jobset.x-k8s.io"), QUESTION))
+    assert (check.name, check.state) == ("JobSet", State.FAIL)
+
+
+def test_a_cluster_with_another_version_of_trainer_is_told_which(without):
+    with pytest.raises(UserError, match=r"a cluster that serves trainer.kubeflow.org in v1alpha1 only"):
+        trainjob_fields(without("openapi/v3/apis/trainer.kubeflow.org"))
 
 
 def test_a_secret_is_there_or_not_and_without_the_right_unknown(cluster, core, holder):
@@ -285,7 +357,7 @@ def test_the_command_ends_with_1_and_shows_a_whole_command_to_copy(cluster, hold
     assert json.loads(doctor(account, "--json").stdout)["ok"] is False
 
 
-def test_the_namespace_can_be_another_one(cluster, doctor, core):
+def test_the_namespace_can_be_another_one(cluster, doctor):
     name = f"kfp-finetune-test-admin-{uuid.uuid4().hex[:8]}"
     rights = (Right("get", "namespaces", False, "find a namespace"),)
     with holding(cluster, rights) as account:
@@ -302,10 +374,27 @@ def test_the_namespace_can_be_another_one(cluster, doctor, core):
     assert {"name": "namespace", "state": "pass", "found": "default", "mend": ""} in there["checks"]
 
 
-def test_rejected_credentials_are_one_message_and_status_2(cluster, core, doctor, with_token):
+def test_rejected_credentials_are_one_message_and_status_2(cluster, doctor):
     account = connect_as(cluster, "default")
     account.api.configuration.api_key["authorization"] = "Bearer not-a-token"
     ended = doctor(account)
     assert ended.returncode == 2
     assert "the Kubernetes credentials" in ended.stderr and "Traceback" not in ended.stderr
     assert ended.stdout == ""
+
+
+def test_many_missing_rights_come_with_the_manifest_that_grants_them_all_and_no_command_twice(holder, doctor):
+    shown = doctor(holder(())).stdout
+    assert shown.count("kubectl apply -k manifests/rbac/overlays/pipeline-runner") == 1
+    for right in STEP_RIGHTS:
+        assert shown.count(f"--verb={right.verb} --resource={right.resource} &&") == 1
+    assert "kubectl apply -k" not in doctor(holder(all_but(CREATE_JOBS))).stdout
+
+
+def test_an_administrator_can_look_as_the_account_of_the_steps(cluster, holder, doctor):
+    steps = account_name(holder(all_but(PATCH_JOBS)))
+    (check, *_) = amiss(examine(acting_as(cluster, steps), QUESTION))
+    assert check.found.startswith(f"missing: {PATCH_JOBS};")
+    ended = doctor(holder(STEP_RIGHTS), "--as", steps)
+    assert ended.returncode == 2
+    assert "the right to impersonate serviceaccounts in the whole cluster" in ended.stderr

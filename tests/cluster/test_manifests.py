@@ -11,6 +11,7 @@ import yaml
 from accounts import connect_as
 from kubernetes import client
 
+from kfp_finetune.cluster.client import Cluster
 from kfp_finetune.cluster.rights import STEP_RIGHTS, missing_rights
 from kfp_finetune.cluster.trainer import CLUSTER_RUNTIME, GROUP, VERSION, find_runtime, trainjob_fields
 from kfp_finetune.launch.trainjob.spec import JobSpec, trainjob
@@ -132,8 +133,18 @@ def kubectl():
 
 
 @pytest.fixture
-def applied(cluster, tmp_path):
-    """Apply an overlay to the test's namespace, under names that no other installation has."""
+def elsewhere(cluster):
+    """A namespace in which no other test has bound the roles."""
+    core = client.CoreV1Api(cluster.api)
+    name = f"kfp-finetune-test-{uuid.uuid4().hex[:8]}"
+    core.create_namespace(client.V1Namespace(metadata=client.V1ObjectMeta(name=name)))
+    yield Cluster(cluster.api, name)
+    core.delete_namespace(name)
+
+
+@pytest.fixture
+def applied(elsewhere, tmp_path):
+    """Apply an overlay to a namespace, under names that no other installation has."""
     applied = []
 
     def apply(overlay):
@@ -141,8 +152,8 @@ def applied(cluster, tmp_path):
         kustomization = rbac / "overlays" / overlay / "kustomization.yaml"
         text = kustomization.read_text()
         assert text.count("\nnamespace: kubeflow\n") == 1
-        text = text.replace("namespace: kubeflow", f"namespace: {cluster.namespace}")
-        kustomization.write_text(f"{text}nameSuffix: -{cluster.namespace}\n")
+        text = text.replace("namespace: kubeflow", f"namespace: {elsewhere.namespace}")
+        kustomization.write_text(f"{text}nameSuffix: -{elsewhere.namespace}\n")
         applied.append(kustomization.parent)
         subprocess.run(["kubectl", "apply", "-k", kustomization.parent], check=True)
 
@@ -152,15 +163,15 @@ def applied(cluster, tmp_path):
 
 
 @pytest.mark.usefixtures("kubectl")
-def test_the_overlay_for_pipelines_gives_their_account_all_rights(cluster, eventually, applied):
+def test_the_overlay_for_pipelines_gives_their_account_all_rights(elsewhere, eventually, applied):
     account = client.V1ServiceAccount(metadata=client.V1ObjectMeta(name="pipeline-runner"))
-    client.CoreV1Api(cluster.api).create_namespaced_service_account(cluster.namespace, account)
-    assert missing_rights(connect_as(cluster, "pipeline-runner")) == STEP_RIGHTS
+    client.CoreV1Api(elsewhere.api).create_namespaced_service_account(elsewhere.namespace, account)
+    assert missing_rights(connect_as(elsewhere, "pipeline-runner")) == STEP_RIGHTS
     applied("pipeline-runner")
-    eventually(lambda: not missing_rights(connect_as(cluster, "pipeline-runner")))
+    eventually(lambda: not missing_rights(connect_as(elsewhere, "pipeline-runner")))
 
 
 @pytest.mark.usefixtures("kubectl")
-def test_the_overlay_with_an_account_of_its_own_gives_it_all_rights(cluster, eventually, applied):
+def test_the_overlay_with_an_account_of_its_own_gives_it_all_rights(elsewhere, eventually, applied):
     applied("own-account")
-    eventually(lambda: not missing_rights(connect_as(cluster, f"kfp-finetune-{cluster.namespace}")))
+    eventually(lambda: not missing_rights(connect_as(elsewhere, f"kfp-finetune-{elsewhere.namespace}")))

@@ -1,19 +1,29 @@
 """initialize_dataset: whole files and true facts for good sources, one message and nothing published for bad ones."""
 
 import json
+import os
+import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy
+import pyarrow
+import pyarrow.parquet
 import pytest
 from kfp import dsl
 
 from kfp_finetune.artifacts import recall_manifest
 from kfp_finetune.components.initialize_dataset.component import initialize_dataset as component
 from kfp_finetune.components.initialize_dataset.dataset import initialize_dataset
+from kfp_finetune.datafiles import open_split
 from kfp_finetune.errors import UserError
-from kfp_finetune.workspace import FETCH_REPORT_NAME, Manifest, describe_files, read_manifest
+from kfp_finetune.lines import LARGEST_ROW_BYTES
+from kfp_finetune.manifests import MANIFEST_NAME, Manifest, describe_files, read_manifest
+from kfp_finetune.workspace import FETCH_REPORT_NAME
 
 ENDINGS = ["jsonl", "json", "csv", "parquet", "arrow", "txt", "xml"]
 ROWS = '{"input": "a", "output": "b"}\n' * 3
@@ -54,7 +64,8 @@ def test_a_folder_is_published_whole_with_its_facts(tmp_path: Path) -> None:
     }
     assert names(manifest) == ["test/x.json", "train-0.jsonl", "train-1.jsonl"]
     assert sum(file.size for file in manifest.files if file.path in names(manifest)) == 3 * len(ROWS)
-    assert manifest.files == describe_files(directory)
+    assert [replace(file, verified="") for file in manifest.files] == list(describe_files(directory))
+    assert {file.verified for file in manifest.files if file.path in names(manifest)} == {"sha256"}
     assert (directory / "test/x.json").read_text() == ROWS
     assert read_manifest(directory) == manifest
     assert published(tmp_path / "workspace") == [manifest.key]
@@ -178,3 +189,108 @@ def test_a_published_dataset_that_lost_a_file_is_fetched_again(tmp_path: Path):
     published.unlink()
     assert initialize_dataset(str(source), str(tmp_path / "workspace")) == manifest
     assert published.read_text() == source.read_text()
+
+
+LARGE = LARGEST_ROW_BYTES + 1000
+
+TOO_LARGE: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "a line": ("line 2", lambda path: path.write_text('{"a": "b"}\n{"a": "' + "x" * LARGE + '"}\n')),
+    "a line without an end": ("line 1", lambda path: path.write_bytes(b"\0" * 10 * LARGE)),
+    "an element": ("line 2", lambda path: path.write_text('[{"a": "b"},\n{"a": "' + "x" * 3 * LARGE + '"}]')),
+    "an object": ("line 1", lambda path: path.write_text('{\n"a": "' + "x" * 3 * LARGE + '"}')),
+    "a cell": ("line 2", lambda path: path.write_text('a,b\n"' + "x\n" * LARGE + '",b\n')),
+    "an open quote": ("line 3", lambda path: path.write_text("a,b\nc,d\n" + '"' + "x\n" * LARGE)),
+    "a line of text": ("line 1", lambda path: path.write_text("x" * LARGE)),
+    "a document": ("the whole file", lambda path: path.write_text(f"<a>{'x' * LARGE}</a>")),
+}
+NAMES = dict(zip(TOO_LARGE, ["jsonl", "jsonl", "json", "json", "csv", "csv", "txt", "xml"], strict=True))
+
+
+@pytest.mark.parametrize("kind", TOO_LARGE)
+def test_a_row_that_is_too_large_is_one_clear_problem_in_the_report_and_when_it_is_read(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str
+) -> None:
+    place, make = TOO_LARGE[kind]
+    source = tmp_path / f"rows.{NAMES[kind]}"
+    make(source)
+    manifest = initialize_dataset(str(source), str(tmp_path / "workspace"))
+    directory = tmp_path / "workspace" / manifest.path
+    said = f"{source.name}, {place}, a row of more than 16,777,216 bytes; allowed: rows of at most 16,777,216 bytes"
+    assert said in capfd.readouterr().out and said in (directory / FETCH_REPORT_NAME).read_text()
+    assert manifest.facts["all_rows"] is False
+    with pytest.raises(UserError, match=re.escape(said)), open_split(directory, "train"):
+        pytest.fail("the row was read")
+
+
+def one_value_for_all_rows(path: Path) -> None:
+    value = pyarrow.array(["x" * 20_000_000])
+    rows = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 10_000, pyarrow.int32()), value)
+    pyarrow.parquet.write_table(pyarrow.table({"input": rows}), path, compression="zstd")
+
+
+def one_huge_list(path: Path) -> None:
+    numbers = pyarrow.array(numpy.zeros(80_000_000, numpy.int8))
+    rows = pyarrow.ListArray.from_arrays([0, len(numbers)], numbers)
+    pyarrow.parquet.write_table(pyarrow.table({"input": rows}), path, compression="zstd")
+
+
+@pytest.mark.parametrize("make", [one_value_for_all_rows, one_huge_list])
+def test_a_small_file_that_stands_for_gigabytes_is_said_and_takes_little_memory(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / "rows.parquet")
+    assert (tmp_path / "rows.parquet").stat().st_size < 100_000
+    manifest = initialize_dataset(str(tmp_path / "rows.parquet"), str(tmp_path / "workspace"))
+    said = "rows.parquet: rows that need more than 536,870,912 bytes of memory to look at; allowed: less. Write smaller"
+    assert said in capfd.readouterr().out
+    assert manifest.facts["rows"] == 0 and manifest.facts["all_rows"] is False
+
+
+def test_the_look_takes_no_more_memory_for_more_rows(tmp_path: Path) -> None:
+    source = tmp_path / "rows.json"
+    with source.open("w") as file:
+        file.write('[{"a": "b"}')
+        for _ in range(500):
+            file.write(f',{{"a": "{"x" * 1_000_000}"}}')
+        file.write("]")
+    code = f"""
+import resource
+from pathlib import Path
+from kfp_finetune.components.initialize_dataset.dataset import initialize_dataset
+manifest = initialize_dataset({str(source)!r}, {str(tmp_path / "workspace")!r})
+ours = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(manifest.facts["rows"], ours.split()[1], resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    rows, *peaks = map(int, done.stdout.splitlines()[-1].split())
+    assert rows == 501 and max(peaks) < 300_000
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_rows_of_some_megabytes_are_looked_at(tmp_path: Path, ending: str) -> None:
+    text = random.Random(1).randbytes(6_000_000).hex()
+    table = pyarrow.table({"input": [text[number:] for number in range(50)]})
+    if ending == "parquet":
+        pyarrow.parquet.write_table(table, tmp_path / "rows.parquet", use_dictionary=False, write_batch_size=1)
+    else:
+        with pyarrow.ipc.new_stream(tmp_path / "rows.arrow", table.schema) as stream:
+            stream.write_table(table)
+    manifest = initialize_dataset(str(tmp_path / f"rows.{ending}"), str(tmp_path / "workspace"))
+    assert (manifest.facts["rows"], manifest.facts["all_rows"]) == (50, True)
+
+
+def test_patterns_and_keep_reach_the_volume_through_the_component(tmp_path: Path) -> None:
+    source = write(tmp_path / "from", "a.jsonl", "b.jsonl", "c.jsonl")
+    root = tmp_path / "workspace"
+
+    def run(**given: object) -> Manifest:
+        artifact = dsl.Dataset(uri=str(tmp_path / "artifact"))
+        outputs = {"dataset": artifact, "report": dsl.HTML(uri=str(tmp_path / "r")), "metrics": dsl.Metrics()}
+        component.python_func(str(source), workspace=str(root), **outputs, **given)
+        return recall_manifest(artifact)
+
+    old = run()
+    os.utime(root / old.path / MANIFEST_NAME, (0, 0))
+    chosen = run(allow_patterns=["[ab].*"], ignore_patterns=["b.*"], keep=1)
+    assert names(chosen) == ["a.jsonl"]
+    assert published(root) == [chosen.key]

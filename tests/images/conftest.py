@@ -1,30 +1,26 @@
 """Both images, really built."""
 
 import shutil
-import subprocess
-from pathlib import Path
+from collections.abc import Iterator
 
 import docker
 import pytest
-from images.containers import BASE, LOCAL_BASE, OTHER_VERSION, ROOT, Images, build_images
+from images.containers import OTHER_VERSION, ROOT, TESTED, Images, build_images
 
 
 @pytest.fixture(scope="session")
 def engine() -> docker.DockerClient:
-    client = docker.from_env(timeout=600)
-    if BASE == LOCAL_BASE and not client.images.list(BASE):
-        subprocess.run([Path(__file__).parent / "base.sh", BASE], check=True)
-    return client
+    return docker.from_env(timeout=600)
 
 
 @pytest.fixture(scope="session")
 def images(engine: docker.DockerClient) -> Images:
     """The images of this source tree."""
-    return build_images("tested")
+    return build_images(TESTED)
 
 
 @pytest.fixture(scope="session")
-def changed(images: Images, tmp_path_factory: pytest.TempPathFactory) -> Images:
+def changed(engine: docker.DockerClient, images: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
     """The images after one line of the source has changed: the version."""
     source = tmp_path_factory.mktemp("changed")
     for entry in ROOT.iterdir():
@@ -36,4 +32,7 @@ def changed(images: Images, tmp_path_factory: pytest.TempPathFactory) -> Images:
     before = version.read_text()
     version.write_text(before.replace('VERSION = "', f'VERSION = "{OTHER_VERSION}"  # "', 1))
     assert version.read_text() != before
-    return build_images("changed", source)
+    changed = build_images(Images("changed"), source)
+    yield changed
+    for image in changed:
+        engine.images.remove(image, force=True)

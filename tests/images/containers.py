@@ -9,18 +9,17 @@ from typing import Any
 import docker
 
 ROOT = Path(__file__).parents[2]
-REGISTRY = "localhost/kfp-finetune-tests"
-LOCAL_BASE = f"{REGISTRY}/python:slim"
-"""Made by base.sh where no registry is reachable."""
+DEFAULTS = dict(line.split("=", 1) for line in (Path(__file__).parent / "names.env").read_text().splitlines())
+REGISTRY, TAG, BASE, BUILD_FLAGS = (
+    os.environ.get(name) or DEFAULTS[name] for name in ("REGISTRY", "TAG", "BASE", "BUILD_FLAGS")
+)
+"""Names as engine.sh gives them to its command; that engine's builds have the host's network or none."""
 
-BASE = os.environ.get("BASE") or LOCAL_BASE
 OTHER_VERSION = "9.9.9"
-NETWORK = "--network=host"
-"""How a build reaches the package index; the engine that engine.sh starts has no other network."""
 STRICT: dict[str, Any] = {
     "user": "12345:0",
     "read_only": True,
-    "tmpfs": {"/tmp": "exec,mode=1777"},
+    "tmpfs": {"/tmp": "noexec,mode=1777"},
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges"],
     "network_mode": "none",
@@ -54,21 +53,23 @@ class Images:
         return iter((self.steps, self.train))
 
 
-def build_images(tag: str, source: Path = ROOT) -> Images:
+TESTED = Images(TAG)
+"""What `make test-images` leaves in the engine, and `make images` under engine.sh makes or finds."""
+
+
+def build(*command: str, **changes: Any) -> str:
+    """Runs a command that builds, in the source tree unless `cwd` is another; returns what it printed."""
+    built = subprocess.run(command, **{"cwd": ROOT, **changes}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    printed = built.stdout.decode()
+    assert built.returncode == 0, printed
+    return printed
+
+
+def build_images(images: Images, source: Path = ROOT) -> Images:
     """Runs `make images` in a source tree."""
-    settings = [f"BASE={BASE}", f"REGISTRY={REGISTRY}", f"TAG={tag}", f"BUILD_FLAGS={NETWORK}"]
-    built = subprocess.run(["make", "images", *settings], cwd=source, capture_output=True, text=True)
-    assert built.returncode == 0, built.stdout + built.stderr
-    return Images(tag)
-
-
-def build_steps_from_nothing(tag: str) -> str:
-    """Builds the steps image as `make images` does, but without any cached layer; returns its name."""
-    command = [ROOT / "containers/build.sh", "steps", NETWORK, "--build-arg", f"BASE={BASE}", "--no-cache"]
-    environment = os.environ | {"REGISTRY": REGISTRY, "TAG": tag}
-    built = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert built.returncode == 0, built.stdout + built.stderr
-    return Images(tag).steps
+    names = [f"REGISTRY={REGISTRY}", f"TAG={images.tag}", f"BASE={BASE}", f"BUILD_FLAGS={BUILD_FLAGS}"]
+    build("make", "images", *names, cwd=source)
+    return images
 
 
 @dataclass(frozen=True)

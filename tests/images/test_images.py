@@ -1,16 +1,28 @@
 """What both images hold, and what they let nobody do."""
 
+import ast
+import gzip
 import json
+import os
 import subprocess
+import tarfile
+from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import docker
 import pytest
-from images.containers import BASE, ROOT, Images, build_steps_from_nothing, run
+from images.containers import BASE, BUILD_FLAGS, REGISTRY, ROOT, STRICT, Images, build, run
+from pip._internal.models.index import PyPI
+from rooms import ROOMS, body_of, imports_of, interfaces
 
 from kfp_finetune._version import VERSION
+from kfp_finetune.images import STEPS_IMAGE
 
 MEGABYTE = 10**6
+MARKER = "d41f0c55ecre7"
+GZIP = b"\x1f\x8b"
 PINNED = dict(
     line.lower().replace("_", "-").split("==")
     for file in ("constraints.txt", "containers/scripts/tools.txt")
@@ -19,18 +31,20 @@ PINNED = dict(
 )
 IMPORTS_THAT_ARE_NOT_THERE = """
 import ast, importlib.util, pathlib, sys
-import kfp_finetune
-root = pathlib.Path(kfp_finetune.__file__).parent
-for folder in sys.argv[1:]:
-    files = sorted((root / folder).rglob("*.py"))
-    assert files, folder
-    for file in files:
-        for node in ast.walk(ast.parse(file.read_text())):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
-            for name in {name.split(".")[0] for name in names}:
-                if importlib.util.find_spec(name) is None:
-                    print(file, name)
+exec(chr(10).join(sys.argv[2:]))
+# What is shared with the steps that have torch may import what they have when they call it.
+with_torch = sys.argv[1].split()
+names = [name.split(".") for name in sys.modules if name.startswith("kfp_finetune.")]
+own = [".".join(name) for name in names if len(name) > 2 and name[2] not in with_torch]
+files = [sys.modules[name].__file__ for name in own]
+for file in sorted(files):
+    for node in ast.walk(ast.parse(pathlib.Path(file).read_text())):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+        for name in {name.split(".")[0] for name in names}:
+            if importlib.util.find_spec(name) is None:
+                print(file, name)
+print(len(files) > 2)
 """
 COMPILED_AT_RUN_TIME = """
 from triton.runtime.build import compile_module_from_src
@@ -40,6 +54,12 @@ static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "launcher", NULL, -1,
 PyMODINIT_FUNC PyInit_launcher(void) { return PyModule_Create(&module); }
 '''
 print(compile_module_from_src(source, "launcher").__name__)
+"""
+NOT_COMPILED = """
+import importlib.util, os, pathlib
+modules = sorted(pathlib.Path("/opt/venv").rglob("*.py"))
+assert len(modules) > 1000
+print(*(module.name for module in modules if not os.path.exists(importlib.util.cache_from_source(module))))
 """
 CACHES = """
 import getpass, os, pathlib, torch, transformers
@@ -63,15 +83,15 @@ def test_the_steps_image_is_small(engine: docker.DockerClient, images: Images):
 
 
 def test_every_import_of_the_steps_without_torch_is_in_their_image(engine: docker.DockerClient, images: Images):
-    rooms = [
-        path.parent.name
-        for path in (ROOT / "components").glob("*/component.py")
-        if "base_image=STEPS_IMAGE" in path.read_text()
-    ]
-    assert {"create_volume", "delete_volume", "initialize_dataset", "initialize_model"} <= set(rooms)
-    folders = [*(f"components/{room}" for room in rooms), "cluster", "launch", "sources", "reports"]
-    missing = run(engine, images.steps, "python3", "-c", IMPORTS_THAT_ARE_NOT_THERE, *folders)
-    assert (missing.status, missing.output) == (0, "")
+    components = [(room, component) for room in ROOMS for component in interfaces(room)]
+    image_of = {component.name: component.component_spec.implementation.container.image for _, component in components}
+    with_torch = " ".join({room.name for room, component in components if image_of[component.name] != STEPS_IMAGE})
+    without_torch = [component for _, component in components if image_of[component.name] == STEPS_IMAGE]
+    assert len(without_torch) >= 4
+    for component in without_torch:
+        imports = [ast.unparse(found) for node in body_of(component) for found in imports_of(node)]
+        missing = run(engine, images.steps, "python3", "-c", IMPORTS_THAT_ARE_NOT_THERE, with_torch, *imports)
+        assert (missing.status, missing.output) == (0, "True\n"), component.name
 
 
 def test_the_train_image_holds_all_that_the_steps_image_holds(engine: docker.DockerClient, images: Images):
@@ -133,20 +153,28 @@ def test_nothing_of_the_build_stays_in_the_image(engine: docker.DockerClient, im
     assert not [word for word in ("PIP_", "http_proxy", "BASE=") if word in history]
 
 
-def test_code_is_compiled_since_a_read_only_image_cannot_later(engine: docker.DockerClient, images: Images):
-    script = (
-        "import os, kfp_finetune.errors, torch; print(*(os.path.exists(m.__cached__) for m in (torch, kfp_finetune)))"
-    )
-    assert run(engine, images.train, "python3", "-c", script).output.split()[-2:] == ["True", "True"]
+@pytest.mark.parametrize("kind", ["steps", "train"])
+def test_code_is_compiled_since_a_read_only_image_cannot_later(engine: docker.DockerClient, images: Images, kind: str):
+    ended = run(engine, getattr(images, kind), "python3", "-c", NOT_COMPILED)
+    assert (ended.status, ended.output.split()) == (0, ["py312_intrinsics.py"] if kind == "train" else [])
 
 
-def test_caches_lie_where_any_user_may_write(engine: docker.DockerClient, images: Images):
-    ended = run(engine, images.train, "python3", "-c", CACHES)
+@pytest.mark.parametrize("user", ["12345:0", "12345:12345"])
+def test_caches_lie_where_any_user_may_write(engine: docker.DockerClient, images: Images, user: str):
+    ended = run(engine, images.train, "python3", "-c", CACHES, user=user)
     assert (ended.status, ended.output.split()[-1:]) == (0, ["kfp-finetune"]), ended.output
 
 
-def test_what_triton_compiles_at_run_time_compiles(engine: docker.DockerClient, images: Images):
-    ended = run(engine, images.train, "python3", "-c", COMPILED_AT_RUN_TIME)
+@pytest.mark.parametrize(
+    ("folders", "cache"),
+    [({"/tmp": "exec,mode=1777"}, "/tmp"), ({**STRICT["tmpfs"], "/cache": "exec,mode=1777"}, "/cache")],
+    ids=["tmp", "another folder"],
+)
+def test_what_triton_compiles_at_run_time_loads_from_a_folder_that_may_hold_programs(
+    engine: docker.DockerClient, images: Images, folders: dict[str, str], cache: str
+):
+    changes = {"tmpfs": folders, "environment": {"TRITON_CACHE_DIR": cache}}
+    ended = run(engine, images.train, "python3", "-c", COMPILED_AT_RUN_TIME, **changes)
     assert (ended.status, ended.output) == (0, "launcher\n")
 
 
@@ -158,10 +186,41 @@ def test_a_changed_line_changes_one_small_layer(engine: docker.DockerClient, ima
         assert 0 < package["Size"] < 5 * MEGABYTE
 
 
-def test_two_builds_from_nothing_have_the_same_packages_byte_for_byte(engine: docker.DockerClient, images: Images):
-    again = build_steps_from_nothing("again")
+@pytest.fixture(scope="module")
+def from_nothing(engine: docker.DockerClient) -> Iterator[tuple[str, str]]:
+    """The steps image built without a cached layer from an index that takes a password, and what that printed."""
+    index = urlsplit(os.environ.get("PIP_INDEX_URL") or PyPI.simple_url)
+    url = index._replace(netloc=f"{MARKER}:{MARKER}@{index.netloc.rpartition('@')[2]}").geturl()
+    command = [str(ROOT / "containers/build.sh"), "steps", "--no-cache", "--build-arg", f"BASE={BASE}"]
+    environment = os.environ | {"REGISTRY": REGISTRY, "TAG": "again", "PIP_INDEX_URL": url}
+    image = Images("again").steps
+    yield image, build(*command, *BUILD_FLAGS.split(), env=environment)
+    engine.images.remove(image, force=True)
+
+
+def test_two_builds_from_nothing_have_the_same_packages_byte_for_byte(
+    engine: docker.DockerClient, images: Images, from_nothing: tuple[str, str]
+):
     shared = len(layers(engine, BASE)) + 1
-    assert layers(engine, again)[:shared] == layers(engine, images.steps)[:shared]
+    assert layers(engine, from_nothing[0])[:shared] == layers(engine, images.steps)[:shared]
+
+
+def test_the_index_s_password_is_in_no_layer_and_in_no_line_of_the_build(
+    engine: docker.DockerClient, from_nothing: tuple[str, str], tmp_path: Path
+):
+    image, printed = from_nothing
+    with (tmp_path / "image.tar").open("wb") as file:
+        file.writelines(engine.images.get(image).save())
+    seen = 0
+    with tarfile.open(tmp_path / "image.tar") as tar:
+        for part in filter(tarfile.TarInfo.isfile, tar):
+            content = tar.extractfile(part).read()
+            content = gzip.decompress(content) if content.startswith(GZIP) else content
+            assert MARKER.encode() not in content, part.name
+            seen += len(content)
+    (tmp_path / "image.tar").unlink()
+    assert seen > 500 * MEGABYTE
+    assert MARKER not in printed
 
 
 def test_both_images_begin_alike_so_that_a_node_pulls_what_they_share_once(engine: docker.DockerClient, images: Images):

@@ -61,7 +61,8 @@ def serve(directory: Path) -> Iterator[S3]:
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
     config = directory / "identities.json"
-    config.write_text(json.dumps({"identities": [identity]}))
+    keys = {"default_provider": "local", "providers": {"local": {"type": "local", "enableOnDemandCreate": True}}}
+    config.write_text(json.dumps({"identities": [identity], "kms": keys}))
     ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
     command = [str(Path(sys.executable).with_name("weed")), "server", f"-dir={directory}", "-ip=127.0.0.1"]
     command += [

@@ -12,6 +12,7 @@ from kfp_finetune.sources import retries
 
 SECRETS = ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "SSL_CERT_FILE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 SECRETS += ("http_proxy", "https_proxy", "all_proxy", "AWS_CA_BUNDLE", "AWS_PROFILE", "AWS_REGION")
+SECRETS += ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN", "AWS_ENDPOINT_URL_STS")
 
 
 @pytest.fixture(autouse=True)

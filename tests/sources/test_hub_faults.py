@@ -1,6 +1,5 @@
 """A Hub, a network or a disk that fails: a whole directory or none, and a message that says whose fault it is."""
 
-import datetime
 import random
 import subprocess
 import sys
@@ -13,12 +12,13 @@ import huggingface_hub
 import pytest
 from children import killed_at, small_volume
 from servers import faults
+from servers.certificates import write_certificate
 from servers.hub import Hub, serve
 
 from kfp_finetune.components.initialize_dataset.dataset import initialize_dataset
 from kfp_finetune.errors import UserError
+from kfp_finetune.manifests import Manifest
 from kfp_finetune.sources import arrival, retries
-from kfp_finetune.workspace import Manifest
 
 ROWS = '{"input": "a", "output": "b"}\n'
 FILES = {"small.jsonl": ROWS, "large.jsonl": "".join(f'{{"input": "{number}"}}\n' for number in range(20_000))}
@@ -265,32 +265,6 @@ def fresh_session() -> Iterator[None]:
     """The next test's client reads the next test's environment."""
     yield
     huggingface_hub.close_session()
-
-
-def write_certificate(directory: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that nobody knows, and its key."""
-    from ipaddress import IPv4Address
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "private")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder(
-            name, name, key.public_key(), x509.random_serial_number(), now, now + datetime.timedelta(days=1)
-        )
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    paths = directory / "certificate.pem", directory / "key.pem"
-    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    formats = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    paths[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, *formats))
-    return paths
 
 
 def test_a_private_authority_is_trusted_if_it_is_named_and_else_asked_for(

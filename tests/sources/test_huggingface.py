@@ -1,19 +1,25 @@
 """Repositories of the Hub: pinned, chosen, reused; with the real client against a Hub on loopback."""
 
+import itertools
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from children import killed_at
 from servers.hub import Hub, serve
 
 from kfp_finetune.components.initialize_dataset.dataset import initialize_dataset
 from kfp_finetune.datafiles import find_data_files
 from kfp_finetune.errors import UserError
-from kfp_finetune.sources.huggingface import HubAddress, is_hub_name, parse_address, repository_name
+from kfp_finetune.manifests import Manifest, read_manifest
+from kfp_finetune.sources.hub_address import HubAddress, is_hub_name, parse_address, repository_name
 from kfp_finetune.sources.local import LocalSource
 from kfp_finetune.sources.patterns import Patterns
 from kfp_finetune.sources.source import open_source
-from kfp_finetune.workspace import FETCH_REPORT_NAME, Manifest, read_manifest
+from kfp_finetune.workspace import FETCH_REPORT_NAME
 
 ROWS = '{"input": "a", "output": "b"}\n'
 LARGE = ROWS * 100
@@ -153,6 +159,67 @@ def test_without_reuse_it_is_fetched_again(hub: Hub, tmp_path: Path) -> None:
     assert (tmp_path / first.path / "a.jsonl").read_text() == ROWS
 
 
+READER = """
+import os, sys, threading
+from pathlib import Path
+from kfp_finetune.components.initialize_dataset.dataset import initialize_dataset
+
+uri, root, directory, expected = sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4].encode()
+moments, looking = 0, False
+
+def look(event, arguments):
+    global moments, looking
+    if looking or event not in ("open", "os.mkdir", "os.remove", "os.rename", "os.rmdir"):
+        return
+    looking = True
+    try:
+        moments += 1
+        found = {path.name: path.read_bytes() for path in map(directory.joinpath, ("a.jsonl", "b.jsonl"))}
+        assert found == {"a.jsonl": expected, "b.jsonl": expected}, (event, arguments, found)
+        assert (directory / "MANIFEST.json").read_text().endswith("}")
+    except (AssertionError, OSError) as error:
+        print("seen:", repr(error), flush=True)
+        os._exit(1)
+    finally:
+        looking = False
+
+sys.addaudithook(look)
+initialize_dataset(uri, root, reuse=False)
+print(moments)
+"""
+
+
+def test_who_reads_what_is_fetched_again_finds_every_file_whole_at_any_moment(hub: Hub, tmp_path: Path) -> None:
+    hub.add("dataset", "org/rows", {"a.jsonl": ROWS, "b.jsonl": ROWS})
+    directory = tmp_path / initialize_dataset("org/rows", str(tmp_path)).path
+    before = {path.name: path.stat().st_ino for path in directory.iterdir()}
+    done = subprocess.run(
+        [sys.executable, "-c", READER, "org/rows", str(tmp_path), str(directory), ROWS], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout.splitlines()[-1]) > 50
+    assert {path.name: path.stat().st_ino for path in directory.iterdir()} == before
+
+
+def test_without_reuse_a_damaged_file_is_replaced_and_who_reads_it_keeps_what_he_opened(
+    hub: Hub, tmp_path: Path
+) -> None:
+    hub.add("dataset", "org/rows", {"a.jsonl": ROWS, "b.jsonl": ROWS, "sub/c.jsonl": ROWS})
+    first = initialize_dataset("org/rows", str(tmp_path))
+    directory = tmp_path / first.path
+    (directory / "a.jsonl").write_text("x" * len(ROWS))
+    (directory / "of-nobody").mkdir()
+    shutil.rmtree(directory / "sub")
+    (directory / "sub").symlink_to(tmp_path)
+    kept = (directory / "b.jsonl").stat().st_ino
+    with (directory / "a.jsonl").open() as reader:
+        assert initialize_dataset("org/rows", str(tmp_path), reuse=False) == first
+        assert reader.read() == "x" * len(ROWS)
+    assert all((directory / name).read_text() == ROWS for name in ("a.jsonl", "b.jsonl", "sub/c.jsonl"))
+    assert (directory / "b.jsonl").stat().st_ino == kept
+    assert not (directory / "of-nobody").exists() and not (tmp_path / "c.jsonl").exists()
+
+
 def test_the_token_goes_to_the_hub_and_not_to_the_storage_nor_into_the_log(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -236,6 +303,42 @@ def test_a_listing_of_many_pages_is_read_to_its_end_and_found_again_at_once(hub:
     hub.requests.clear()
     assert initialize_dataset("org/rows", str(tmp_path)) == manifest
     assert len(hub.requests) == 1
+
+
+def test_a_thousand_files_are_found_again_without_a_request_for_each(hub: Hub, tmp_path: Path) -> None:
+    commit = hub.add("dataset", "org/rows", {f"{number % 7}/{number:04}.jsonl": ROWS for number in range(1000)})
+    manifest = initialize_dataset("org/rows", str(tmp_path))
+    assert len(names(manifest)) == 1000
+    hub.requests.clear()
+    assert initialize_dataset("org/rows", str(tmp_path)) == manifest
+    assert [request.path for request in hub.requests] == ["/api/datasets/org/rows"]
+    assert initialize_dataset(f"org/rows@{commit}", str(tmp_path)) == manifest
+    assert len(hub.requests) == 1
+
+
+def test_the_manifest_says_how_each_file_was_verified(hub: Hub, tmp_path: Path) -> None:
+    hub.add("dataset", "org/rows", {"large.jsonl": LARGE, "small.jsonl": ROWS})
+    manifest = initialize_dataset("org/rows", str(tmp_path))
+    verified = {file.path: file.verified for file in manifest.files}
+    assert verified == {FETCH_REPORT_NAME: "", "large.jsonl": "sha256", "small.jsonl": "git sha1"}
+
+
+def test_killed_while_it_is_fetched_again_it_leaves_what_was_there_whole(hub: Hub, tmp_path: Path) -> None:
+    hub.add("dataset", "org/rows", {"a.jsonl": ROWS, "b.jsonl": LARGE})
+    manifest = initialize_dataset("org/rows", str(tmp_path))
+    directory = tmp_path / manifest.path
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    for moment in itertools.count(0, 3):
+        (directory / "a.jsonl").write_text(ROWS)
+        is_damaged = moment % 2
+        if is_damaged:
+            (directory / "a.jsonl").write_text("x" * len(ROWS))
+        was_killed = killed_at(moment, lambda: initialize_dataset("org/rows", str(tmp_path), reuse=False))
+        found = {path.name: path.read_bytes() for path in directory.iterdir()}
+        assert found == before or (is_damaged and found == before | {"a.jsonl": b"x" * len(ROWS)})
+        if not was_killed:
+            break
+    assert found == before and moment > 60
 
 
 def test_the_report_and_the_facts_say_what_the_rows_are(hub: Hub, tmp_path: Path) -> None:

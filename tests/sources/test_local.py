@@ -1,7 +1,8 @@
 """A local source: which files it takes, what names its bytes, and what it does with those it cannot read."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,16 +10,21 @@ from children import public_directory, run_unprivileged
 
 from kfp_finetune.errors import UserError
 from kfp_finetune.fetch import Wanted, fetch
+from kfp_finetune.manifests import FileEntry, describe_files, read_manifest
 from kfp_finetune.sources.local import LocalSource
 from kfp_finetune.sources.patterns import Patterns
 from kfp_finetune.sources.source import open_source
-from kfp_finetune.workspace import describe_files, open_workspace, read_manifest
+from kfp_finetune.workspace import open_workspace
 
 EVERYTHING = Patterns()
 
 
 def local(root: Path, patterns: Patterns = EVERYTHING) -> LocalSource:
     return LocalSource("dataset", str(root), root, patterns)
+
+
+def verified(files: Iterable[FileEntry]) -> tuple[FileEntry, ...]:
+    return tuple(replace(file, verified="sha256") for file in files)
 
 
 def write(root: Path, *names: str) -> Path:
@@ -38,7 +44,7 @@ def test_every_file_but_the_hidden_is_taken_whole(tmp_path: Path) -> None:
     fetched = source.fetch(tmp_path / "to", lambda done, total: seen.append((done, total)))
     for name in source.files():
         assert (tmp_path / "to" / name).read_text() == f"content of {name}"
-    assert fetched == describe_files(tmp_path / "to")
+    assert fetched == verified(describe_files(tmp_path / "to"))
     total = sum(file.size for file in describe_files(tmp_path / "to"))
     assert [row[1] for row in seen] == [total] * 5 and seen[-1][0] == total
     assert [row[0] for row in seen] == sorted(row[0] for row in seen)
@@ -133,7 +139,7 @@ def test_a_name_that_is_no_utf8_is_a_name_like_any_other(tmp_path: Path) -> None
     source = local(root)
     assert source.revision() != local(write(tmp_path / "other", "cafe.json")).revision()
     (tmp_path / "to").mkdir()
-    assert source.fetch(tmp_path / "to", lambda done, total: None) == describe_files(tmp_path / "to")
+    assert source.fetch(tmp_path / "to", lambda done, total: None) == verified(describe_files(tmp_path / "to"))
 
 
 def publish(tmp_path: Path, source: LocalSource) -> Path:

@@ -1,15 +1,20 @@
 """A model from the Hub: what is taken, what is said about it, and what must be asked for."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy
 import pytest
+from kfp import dsl
 from safetensors.numpy import save
 from servers.hub import Hub
 
+from kfp_finetune.artifacts import recall_manifest
+from kfp_finetune.components.initialize_model.component import initialize_model as component
 from kfp_finetune.components.initialize_model.model import initialize_model
 from kfp_finetune.errors import UserError
+from kfp_finetune.manifests import MANIFEST_NAME, Manifest
 from kfp_finetune.workspace import FETCH_REPORT_NAME
 
 README = "---\nlicense: apache-2.0\n---\n# A model <b>\n"
@@ -66,6 +71,26 @@ def test_pickles_are_not_taken_by_a_pattern_that_says_nothing_of_them(hub: Hub, 
     assert "pytorch_model.bin" not in names(tmp_path, manifest.path)
 
 
+def test_patterns_and_keep_reach_the_volume_through_the_component(hub: Hub, tmp_path: Path) -> None:
+    hub.add("model", "org/model", MODEL)
+    outputs = {"report": dsl.HTML(uri=str(tmp_path / "report")), "metrics": dsl.Metrics()}
+
+    def run(**given: object) -> Manifest:
+        artifact = dsl.Model(uri=str(tmp_path / "artifact"))
+        component.python_func("org/model", workspace=str(tmp_path / "workspace"), model=artifact, **outputs, **given)
+        return recall_manifest(artifact)
+
+    old = run()
+    os.utime(tmp_path / "workspace" / old.path / MANIFEST_NAME, (0, 0))
+    chosen = run(allow_patterns=["*.json", "*.safetensors"], ignore_patterns=["onnx/*"], keep=1)
+    assert chosen.key != old.key
+    assert {file.path for file in chosen.files} == {FETCH_REPORT_NAME, "config.json", "model.safetensors"} | {
+        "tokenizer.json"
+    }
+    found = [path.name for path in (tmp_path / "workspace" / "models").iterdir() if path.is_dir()]
+    assert found == [chosen.key]
+
+
 LEVELS = "\n".join(f"a{level}: &a{level} [{f'*a{level - 1}, ' * 10}]" for level in range(1, 7))
 MERGES = "\n".join(f"a{level}: &a{level} {{<<: [{f'*a{level - 1}, ' * 10}]}}" for level in range(1, 7))
 HOSTILE = {
@@ -88,6 +113,13 @@ def test_a_licence_is_a_short_text_whatever_the_readme_holds(
 ) -> None:
     hub.add("model", "org/model", MODEL | {"README.md": f"---\n{head}\n---\n# A model\n"})
     assert initialize_model("org/model", str(tmp_path)).facts["license"] == expected
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+def test_a_note_that_is_too_large_to_be_one_is_refused_and_not_read(hub: Hub, tmp_path: Path, name: str) -> None:
+    hub.add("model", "org/model", MODEL | {name: b" " * (64 * 2**20 + 1)})
+    with pytest.raises(UserError, match=f"{name} of 67,108,865 bytes; allowed: at most 67,108,864 bytes"):
+        initialize_model("org/model", str(tmp_path))
 
 
 def test_what_a_model_lacks_is_said_before_anything_is_fetched(hub: Hub, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ PATTERNS = (
         consequence=True,
     ),
     Pattern(
-        r"Connection (closed by peer|reset by peer|refused)|Broken pipe|DistNetworkError|DistStoreError|Gloo.*timed? ?out"
+        r"Connection (closed by peer|reset by peer|refused)|Broken pipe|DistNetworkError|DistStoreError"
         r"|Timed out waiting \d+ms",
         "the nodes lost each other (network)",
         retryable=True,
@@ -100,10 +100,19 @@ def is_running(pod: Pod) -> bool:
     return "running" in state or (state.get("terminated") or {}).get("exitCode") == 0
 
 
+def has_restarted(pod: Pod) -> bool:
+    """Whether the cluster has started a pod's training container again after it failed."""
+    return container(pod).get("restartCount", 0) > 0
+
+
 def ended(pod: Pod) -> Ended | None:
-    """How a pod ended badly, by its status alone; None if it did not."""
+    """How a pod ended badly, by its status alone; None if it did not.
+
+    A runtime may start a container again that failed; to a training of several nodes it is lost all the same.
+    """
     metadata, status = pod["metadata"], pod.get("status") or {}
-    final = (container(pod).get("state") or {}).get("terminated") or {}
+    state = "lastState" if has_restarted(pod) else "state"
+    final = (container(pod).get(state) or {}).get("terminated") or {}
     if final.get("exitCode") == 0 and status.get("phase") != "Failed":
         return None
     here = {"pod": metadata["name"], "node": node_of(pod), "machine": (pod.get("spec") or {}).get("nodeName", "")}

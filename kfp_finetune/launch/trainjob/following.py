@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,7 +15,16 @@ from kubernetes import client
 from kfp_finetune.cluster.client import Cluster, api_call
 from kfp_finetune.cluster.trainer import GROUP, NODE, VERSION
 from kfp_finetune.cluster.watching import Broken, Changed, Listed, follow
-from kfp_finetune.launch.trainjob.diagnosis import Ended, Pod, diagnosis, ended, first_cause, is_running, with_log
+from kfp_finetune.launch.trainjob.diagnosis import (
+    Ended,
+    Pod,
+    diagnosis,
+    ended,
+    first_cause,
+    has_restarted,
+    is_running,
+    with_log,
+)
 from kfp_finetune.launch.trainjob.lease import Job, Lease, condition, now
 from kfp_finetune.launch.trainjob.names import JOBSET_LABEL, PLURAL, RESOURCE
 from kfp_finetune.launch.trainjob.output import Output, Printed, Silent
@@ -62,12 +71,14 @@ class View:
         job: The TrainJob; None before it was first read.
         deleted: Whether it is gone or going.
         pods: By name; those that are gone as they last were.
+        pods_known: Whether they have been listed.
         failed_at: Monotonic time at which the first pod was seen to have ended badly; 0 if none has.
     """
 
     job: Job | None = None
     deleted: bool = False
     pods: Mapping[str, Pod] = field(default_factory=dict)
+    pods_known: bool = False
     failed_at: float = 0.0
 
     @property
@@ -90,7 +101,7 @@ def updated(view: View, event: Listed | Changed, uid: str) -> View:
         gone = {name: _deleted(view.pods[name]) for name in missing}
         if isinstance(event, Changed) and event.gone:
             now = {event.name: _deleted(event.object)}
-        view = replace(view, pods={**view.pods, **gone, **now})
+        view = replace(view, pods={**view.pods, **gone, **now}, pods_known=True)
         return replace(view, failed_at=view.failed_at or (time.monotonic() if view.ends else 0.0))
     if isinstance(event, Listed):
         job = next((job for job in event.objects.values() if job["metadata"]["uid"] == uid), None)
@@ -150,10 +161,12 @@ def follow_job(
     began = last_beat = last_time = time.monotonic()
     last_words = began - EXPLAIN_SECONDS + BEAT_SECONDS
     started, waited, view = False, 0.0, View()
+    tails: Mapping[str, list[str]] = {}
     with _changes(lease) as (events, stop):
         output = Output(lease, events, stop, on_line)
         while True:
             view = _take(events, view, output, lease)
+            tails = _with_tails(tails, lease.cluster, view)
             instant = time.monotonic()
             started = started or _all_run(view, num_nodes)
             waited += 0.0 if started or _is_suspended(view) else instant - last_time
@@ -165,7 +178,7 @@ def follow_job(
                 print(f"waiting: {_why(lease.cluster, view, num_nodes)}", flush=True)
                 last_words = instant
             if _is_over(view, instant):
-                return _conclude(lease, view, output, events)
+                return _conclude(lease, view, output, events, tails)
             if waited > start_timeout_seconds:
                 return _too_long("start", start_timeout_seconds, _why(lease.cluster, view, num_nodes))
             if instant - began > timeout_seconds:
@@ -221,10 +234,20 @@ def _too_long(what: str, seconds: float, why: str) -> Failure:
     return Failure(message, retryable=False)
 
 
-def _conclude(lease: Lease, view: View, output: Output, events: "Queue[Any]") -> Failure | None:
+def _with_tails(tails: Mapping[str, list[str]], cluster: Cluster, view: View) -> Mapping[str, list[str]]:
+    """The last lines of pods that ended badly, with those of pods that newly did: the cluster may soon forget them."""
+    if not view.failed_at:
+        return tails
+    new = [end.pod for end in view.ends if end.pod not in tails][: PODS_SHOWN - len(tails)]
+    return {**tails, **{pod: _last_lines(cluster, view.pods[pod]) for pod in new}}
+
+
+def _conclude(
+    lease: Lease, view: View, output: Output, events: "Queue[Any]", tails: Mapping[str, list[str]]
+) -> Failure | None:
     """Prints the rest of the log and says how it ended."""
     end = time.monotonic() + LAST_LOG_SECONDS
-    while not output.is_silent and time.monotonic() < end:
+    while not (view.pods_known and output.is_silent) and time.monotonic() < end:
         view = _take(events, view, output, lease)
     output.flush()
     output.print()
@@ -243,22 +266,25 @@ def _conclude(lease: Lease, view: View, output: Output, events: "Queue[Any]") ->
     if not view.ends:
         words = f"{failed.get('reason')}: {failed.get('message')}" if failed else "no reason is known"
         return Failure(f"TrainJob {lease.name} failed ({words})", retryable=False)
-    return _diagnose(lease.cluster, view.ends)
+    return _diagnose(lease.cluster, view, tails)
 
 
-def _diagnose(cluster: Cluster, ends: Sequence[Ended]) -> Failure:
-    shown = sorted(ends, key=lambda end: end.time or "9")[:PODS_SHOWN]
-    lines = {end.pod: _last_lines(cluster, end.pod) for end in shown}
+def _diagnose(cluster: Cluster, view: View, tails: Mapping[str, list[str]]) -> Failure:
+    shown = sorted(view.ends, key=lambda end: end.time or "9")[:PODS_SHOWN]
+    lines = {end.pod: _last_lines(cluster, view.pods[end.pod]) or tails.get(end.pod, []) for end in shown}
     known = [with_log(end, lines[end.pod]) for end in shown]
     return Failure(diagnosis(known, lines), first_cause(known).retryable)
 
 
-def _last_lines(cluster: Cluster, pod: str) -> list[str]:
+def _last_lines(cluster: Cluster, pod: Pod) -> list[str]:
+    """What a pod's container, or the one that failed before it, last said; empty if that is lost."""
     core = client.CoreV1Api(cluster.api)
     try:
         response = core.read_namespaced_pod_log(
-            pod, cluster.namespace, container=NODE, tail_lines=LAST_LINES, _preload_content=False
-        )
+            pod["metadata"]["name"], cluster.namespace, container=NODE, tail_lines=LAST_LINES,
+            previous=has_restarted(pod), _preload_content=False,
+        )  # fmt: skip
     except (client.ApiException, urllib3.exceptions.HTTPError):
         return []
-    return response.data.decode(errors="replace").splitlines()
+    lines = response.data.decode(errors="replace").splitlines()
+    return [] if lines and lines[0].startswith("unable to retrieve container logs") else lines

@@ -1,0 +1,1 @@
+"""Whether a cluster is ready for the pipelines."""

@@ -1,0 +1,110 @@
+"""`kfp-finetune doctor`: what it says of an address of Kubeflow Pipelines, and where there is no cluster."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kfp_finetune.client.doctor.kfp import check_kfp
+from kfp_finetune.client.doctor.report import State
+
+KFP_FINETUNE = Path(sys.executable).parent / "kfp-finetune"
+HEALTH = b'{"commit_sha":"unknown","tag_name":"2.17.0","multi_user":false,"pipeline_store":"database"}'
+
+
+@pytest.fixture
+def served() -> Iterator[Callable[..., str]]:
+    """Serve one answer to every request; return the address."""
+    with ExitStack() as servers:
+
+        def serve(status: int, body: bytes = b"", path: str = "/apis/v2beta1/healthz") -> str:
+            class Handler(BaseHTTPRequestHandler):
+                def do_GET(self) -> None:
+                    self.send_response(status if self.path == path else 404)
+                    self.send_header("Location", "/login")
+                    self.send_header("Content-Length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
+
+                def log_message(self, *arguments: object) -> None:
+                    pass
+
+            server = HTTPServer(("127.0.0.1", 0), Handler)
+            servers.callback(server.server_close)
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            servers.callback(server.shutdown)
+            return f"http://127.0.0.1:{server.server_port}"
+
+        yield serve
+
+
+def test_pipelines_that_answer_are_told_with_their_version(served: Callable[..., str]) -> None:
+    host = served(200, HEALTH)
+    for given in (host, f"{host}/"):
+        check = check_kfp(given)
+        assert (check.state, check.mend) == (State.PASS, "")
+        assert check.found.endswith("version 2.17.0")
+
+
+def test_a_path_before_the_api_is_kept(served: Callable[..., str]) -> None:
+    host = served(200, HEALTH, path="/pipeline/apis/v2beta1/healthz")
+    assert check_kfp(f"{host}/pipeline").state == State.PASS
+    assert check_kfp(host).state == State.FAIL
+
+
+@pytest.mark.parametrize("status", [302, 401, 403])
+def test_a_login_before_pipelines_is_a_warning(served: Callable[..., str], status: int) -> None:
+    check = check_kfp(served(status))
+    assert check.state == State.WARN
+    assert f"asks for a login (status {status})" in check.found
+
+
+@pytest.mark.parametrize(("status", "body"), [(200, b"<html>"), (200, b"[]"), (404, b""), (500, b"")])
+def test_what_is_not_pipelines_fails(served: Callable[..., str], status: int, body: bytes) -> None:
+    check = check_kfp(served(status, body))
+    assert check.state == State.FAIL
+    assert "--kfp-host" in check.mend
+
+
+@pytest.mark.parametrize("host", ["http://127.0.0.1:1", "localhost:8888", "http://", "http://[", "ftp://there"])
+def test_an_address_that_leads_nowhere_fails(host: str) -> None:
+    check = check_kfp(host)
+    assert check.state == State.FAIL
+    assert host in check.found
+
+
+def doctor(kubeconfig: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"KUBECONFIG": str(kubeconfig)}
+    env.pop("KUBERNETES_SERVICE_HOST", None)
+    return subprocess.run([KFP_FINETUNE, "doctor", *arguments], env=env, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",)], ids=["table", "json"])
+def test_a_cluster_that_does_not_answer_is_one_message_and_status_2(tmp_path: Path, arguments: tuple[str]) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    written = {
+        "clusters": [{"name": "it", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "users": [{"name": "it", "user": {"token": "hidden"}}],
+        "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
+        "current-context": "it",
+    }
+    kubeconfig.write_text(yaml.safe_dump(written))
+    ended = doctor(kubeconfig, *arguments)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("error: 1 problem")
+    assert "127.0.0.1:1, which does not answer" in ended.stderr
+    assert "Traceback" not in ended.stderr and "hidden" not in ended.stderr
+
+
+def test_without_a_configuration_it_is_said_where_one_is_looked_for(tmp_path: Path) -> None:
+    ended = doctor(tmp_path / "absent")
+    assert ended.returncode == 2
+    assert str(tmp_path / "absent") in ended.stderr and "Traceback" not in ended.stderr

@@ -1,0 +1,200 @@
+"""TrainJobs that end in every way, on a real cluster, with the rights of the steps and no others."""
+
+import threading
+import uuid
+from dataclasses import replace
+
+import pytest
+from kubernetes import client
+
+from kfp_finetune.cluster.client import Cluster
+from kfp_finetune.cluster.trainer import GROUP, VERSION, trainjob_fields
+from kfp_finetune.errors import UserError
+from kfp_finetune.launch.process import LaunchError
+from kfp_finetune.launch.trainjob.lease import find_job, hold, now, release, sweep
+from kfp_finetune.launch.trainjob.names import JOBSET_LABEL, MANAGED_BY
+from kfp_finetune.launch.trainjob.run import run_trainjob
+from kfp_finetune.launch.trainjob.settings import JobSettings
+from kfp_finetune.launch.trainjob.spec import JobSpec, trainjob
+
+
+@pytest.fixture
+def spec(site, image):
+    """A job of one pod that says hello."""
+    return JobSpec(
+        name=f"job-{uuid.uuid4().hex[:8]}",
+        runtime="torch-distributed",
+        runtime_kind="ClusterTrainingRuntime",
+        image=image,
+        command=["sh", "-c", "echo hello"],
+        num_nodes=1,
+        num_procs_per_node=1,
+        accelerator="",
+        volume=site.claim,
+        mount_path="/workspace",
+        settings=JobSettings(start_timeout_minutes=3, timeout_hours=0.1),
+    )
+
+
+@pytest.fixture
+def run(steps):
+    """Run a job as the steps would, for the test's own run; return its lines."""
+    run_id = uuid.uuid4().hex
+
+    def go(spec, cluster=steps):
+        lines = []
+        run_trainjob(cluster, spec, run_id, lines.append)
+        return lines
+
+    return go
+
+
+@pytest.fixture
+def fails(run, cluster):
+    """Run a job that fails; return the message, once nothing of it is left."""
+
+    def go(spec, where=None):
+        with pytest.raises(LaunchError) as failed:
+            run(spec, *([where] if where else []))
+        assert find_job(where or cluster, spec.name) is None
+        assert pods_of(where or cluster, spec.name) == []
+        return str(failed.value)
+
+    return go
+
+
+def pods_of(cluster, name):
+    found = client.CoreV1Api(cluster.api).list_namespaced_pod(
+        cluster.namespace, label_selector=f"{JOBSET_LABEL}={name}"
+    )
+    return found.items
+
+
+def shell(spec, command, **settings):
+    return replace(spec, command=["sh", "-c", command], settings=replace(spec.settings, **settings))
+
+
+def test_a_job_that_ends_at_once_is_seen_to_end_well(run, spec, capsys):
+    assert run(spec) == ["hello"]
+    assert capsys.readouterr().out.splitlines()[-1] == "hello"
+
+
+def test_a_job_that_fails_at_once_is_not_tried_again(fails, spec, capsys):
+    message = fails(shell(spec, "echo broken; exit 3"))
+    assert "it ended with exit status 3" in message and "broken" in message
+    assert "attempt" not in capsys.readouterr().out
+
+
+def test_a_step_s_refusal_is_told_as_one(fails, spec):
+    assert "it refused what it was given" in fails(shell(spec, "echo 'error: 1 problem'; exit 2"))
+
+
+def test_a_gpu_that_is_not_there_is_explained_and_waited_for_no_longer_than_allowed(fails, spec, capsys):
+    message = fails(replace(shell(spec, "true", start_timeout_minutes=0.2), accelerator="nvidia.com/gpu"))
+    assert "Insufficient nvidia.com/gpu" in message and "start_timeout_minutes" in message
+    assert "waiting: 0 of 1 pods run; 1 wait: Unschedulable" in capsys.readouterr().out
+
+
+def test_an_image_that_does_not_exist_is_explained(fails, spec):
+    message = fails(replace(shell(spec, "true", start_timeout_minutes=0.3), image="localhost/none:1"))
+    assert "localhost/none:1" in message and ("ErrImagePull" in message or "ImagePullBackOff" in message)
+
+
+def test_a_claim_that_never_binds_is_explained(fails, spec, cluster):
+    claim = f"unbound-{uuid.uuid4().hex[:8]}"
+    body = client.V1PersistentVolumeClaim(
+        metadata=client.V1ObjectMeta(name=claim),
+        spec=client.V1PersistentVolumeClaimSpec(
+            access_modes=["ReadWriteMany"],
+            storage_class_name="",
+            resources=client.V1VolumeResourceRequirements(requests={"storage": "1Gi"}),
+        ),
+    )
+    client.CoreV1Api(cluster.api).create_namespaced_persistent_volume_claim(cluster.namespace, body)
+    message = fails(replace(shell(spec, "true", start_timeout_minutes=0.2), volume=claim))
+    assert "unbound immediate PersistentVolumeClaims" in message
+
+
+def test_a_pod_that_takes_too_much_memory_is_named_as_such(fails, spec):
+    message = fails(shell(spec, "python -c 'held = b\"x\" * 10**9'", memory="100Mi"))
+    assert "OOMKilled" in message and "trainjob.memory" in message
+
+
+def test_a_job_that_takes_too_long_is_ended(fails, spec):
+    assert "trainjob.timeout_hours" in fails(shell(spec, "sleep 600", timeout_hours=12 / 3600))
+
+
+def test_a_quota_that_is_exceeded_is_explained(fails, spec, cluster):
+    core = client.CoreV1Api(cluster.api)
+    crowded = Cluster(cluster.api, f"{cluster.namespace}-crowded")
+    core.create_namespace(client.V1Namespace(metadata=client.V1ObjectMeta(name=crowded.namespace)))
+    try:
+        quota = client.V1ResourceQuota(
+            metadata=client.V1ObjectMeta(name="none"), spec=client.V1ResourceQuotaSpec(hard={"pods": "0"})
+        )
+        core.create_namespaced_resource_quota(crowded.namespace, quota)
+        message = fails(shell(spec, "true", start_timeout_minutes=0.3), crowded)
+        assert "exceeded quota: none" in message
+    finally:
+        core.delete_namespace(crowded.namespace)
+
+
+def test_a_foreign_job_of_the_same_name_is_left_alone(run, spec, cluster):
+    foreign = {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "TrainJob",
+        "metadata": {"name": spec.name},
+        "spec": {"runtimeRef": {"name": spec.runtime}, "suspend": True},
+    }
+    api = client.CustomObjectsApi(cluster.api)
+    made = api.create_namespaced_custom_object(GROUP, VERSION, cluster.namespace, "trainjobs", foreign)
+    with pytest.raises(UserError, match="one that something else made"):
+        run(spec)
+    found = find_job(cluster, spec.name)
+    assert found["metadata"]["uid"] == made["metadata"]["uid"] and "deletionTimestamp" not in found["metadata"]
+
+
+def test_the_same_work_is_found_again_and_with_other_resources_replaced(run, spec, cluster, capsys):
+    run(spec)
+    first = find_job(cluster, spec.name)["metadata"]["uid"]
+    assert run(spec) == ["hello"]
+    assert find_job(cluster, spec.name)["metadata"]["uid"] == first
+    assert capsys.readouterr().out.count("hello") == 1
+    assert run(shell(spec, "echo hello", memory="500Mi")) == ["hello"]
+    job = find_job(cluster, spec.name)
+    assert job["metadata"]["uid"] != first and MANAGED_BY.items() <= job["metadata"]["labels"].items()
+
+
+def test_work_that_another_run_waits_for_is_followed_as_it_is(steps, spec, cluster):
+    fields = trainjob_fields(steps)
+    sleeping = shell(spec, "sleep 600")
+    first = hold(steps, trainjob(sleeping, fields, "run-1", now()), "run-1")
+    second = hold(steps, trainjob(shell(spec, "sleep 600", memory="500Mi"), fields, "run-2", now()), "run-2")
+    assert first.uid == second.uid
+    assert release(steps, "run-1") == [f"TrainJob {spec.name}: left to run run-2, which holds it too"]
+    assert "deletionTimestamp" not in find_job(cluster, spec.name)["metadata"]
+    assert release(steps, "run-2") == [f"TrainJob {spec.name}: deleted; its checkpoints are kept"]
+
+
+def test_a_job_whose_steps_are_gone_is_swept_and_no_other(steps, spec, cluster, eventually):
+    fields = trainjob_fields(steps)
+    spared = replace(spec, name=f"{spec.name}-spared")
+    long_ago = "2026-01-01T00:00:00Z"
+    hold(steps, trainjob(shell(spec, "sleep 600"), fields, "run-1", long_ago), "run-1")
+    hold(steps, trainjob(spared, fields, "run-2", now()), "run-2")
+    assert sweep(steps) == [f"TrainJob {spec.name}: deleted, since no step has waited for it lately"]
+    assert eventually(lambda: find_job(cluster, spec.name) is None, 60)
+    assert find_job(cluster, spared.name) is not None
+
+
+def test_a_lost_pod_leads_to_another_attempt(run, spec, cluster, eventually, capsys):
+    marker = f"/workspace/{spec.name}"
+    command = f"if [ -e {marker} ]; then echo again; else touch {marker}; echo first; exec sleep 600; fi"
+    done = threading.Thread(target=lambda: lines.extend(run(shell(spec, command))))
+    lines = []
+    done.start()
+    pod = eventually(lambda: [pod for pod in pods_of(cluster, spec.name) if pod.status.phase == "Running"], 60)[0]
+    client.CoreV1Api(cluster.api).delete_namespaced_pod(pod.metadata.name, cluster.namespace, grace_period_seconds=0)
+    done.join(120)
+    assert lines[-1] == "again"
+    assert "another can mend it" in capsys.readouterr().out
