@@ -26,7 +26,7 @@ from kfp_finetune.sources.patterns import Patterns
 from kfp_finetune.sources.source import open_source
 from kfp_finetune.workspace import open_workspace
 workspace = open_workspace(sys.argv[2])
-source = open_source("model", sys.argv[1], Patterns())
+source = open_source("model", sys.argv[1], Patterns(allow=("*.bin",)))
 fetch(workspace, Wanted("model", source, {}, lambda names: None, lambda directory: {}), workspace.model)
 """
 

@@ -1,16 +1,12 @@
 """What a volume can be asked to be, checked before anything is created."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
 from kubernetes.utils.quantity import parse_quantity
 
 from kfp_finetune.errors import Problem, UserError
-
-MANAGED_BY = {"app.kubernetes.io/managed-by": "kfp-finetune"}
-"""The label of every claim that this library made; no other claim is ever changed or deleted."""
 
 ACCESS_MODES = ("ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod")
 """Access modes under which a step can write to the volume."""
@@ -69,11 +65,6 @@ def name_problems(name: str) -> list[Problem]:
         return []
     allowed = "at most 63 of a-z, 0-9 and '-', with a letter or digit first and last"
     return [Problem("name", f"{name!r}", allowed, "Rename the volume, for example 'finetune-workspace'.")]
-
-
-def made_by_us(labels: Mapping[str, str] | None) -> bool:
-    """Tell whether an object with these labels was made by this library."""
-    return MANAGED_BY.items() <= (labels or {}).items()
 
 
 def bytes_of(size: str) -> Decimal:

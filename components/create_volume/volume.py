@@ -7,8 +7,9 @@ from kubernetes import client
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
 from kfp_finetune.cluster.client import api_call, connect
+from kfp_finetune.cluster.ownership import MANAGED_BY, made_by_us
 from kfp_finetune.components.create_volume.binding import HopelessClaimError, wait_until_usable
-from kfp_finetune.components.create_volume.spec import MANAGED_BY, VolumeSpec, bytes_of, check_spec, made_by_us
+from kfp_finetune.components.create_volume.spec import VolumeSpec, bytes_of, check_spec
 from kfp_finetune.errors import Problem, UserError
 
 _CLAIMS = "persistentvolumeclaims"

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from kubernetes import client
 
 from kfp_finetune.cluster.client import api_call, connect
-from kfp_finetune.components.create_volume.spec import made_by_us, name_problems
+from kfp_finetune.cluster.ownership import made_by_us
+from kfp_finetune.components.create_volume.spec import name_problems
 from kfp_finetune.errors import UserError
 
 _CLAIMS = "persistentvolumeclaims"

@@ -7,7 +7,7 @@ from typing import Any
 from kfp_finetune.readers import READERS, ROWS_IN_BATCH
 
 READ_BYTES = 2**20
-"""Without it, and with what pyarrow calls a buffer before, a whole row group is read before its first row."""
+"""Of a file, at a time; else a whole row group is in memory before its first row."""
 
 BATCH_BYTES = 16 * 2**20
 """Of rows that are large, fewer are read at once."""

@@ -79,8 +79,8 @@ def plan(
         method=method, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size,
         gradient_accumulation_steps=gradient_accumulation_steps, max_seq_len=max_seq_len, packed=packed,
         lora_rank=lora_rank, dtype=dtype, num_procs_per_node=num_procs_per_node, num_nodes=num_nodes,
-        dataset_type=dataset_type, column_map=column_map, train_on_input=train_on_input, new_system_prompt=new_system_prompt, split=split,
-        held_out=held_out, advanced=advanced, overrides=overrides,
+        dataset_type=dataset_type, column_map=column_map, train_on_input=train_on_input,
+        new_system_prompt=new_system_prompt, split=split, held_out=held_out, advanced=advanced, overrides=overrides,
     )  # fmt: skip
     with clear_errors():
         from kfp_finetune.artifacts import recall_manifest
@@ -175,9 +175,10 @@ def torchtune_trainjob(
     from kfp_finetune.errors import clear_errors
 
     with clear_errors():
-        from kfp_finetune.components.torchtune_train.cluster import read_request, train_on_cluster
-        from kfp_finetune.components.torchtune_train.record import recall_plan, record_outcome
+        from kfp_finetune.components.torchtune_train.cluster import Outcome, read_request, train_on_cluster
+        from kfp_finetune.components.torchtune_train.record import recall_plan, recall_summary, record_outcome
 
-        plan = recall_plan(training_plan)
+        plan, finished = recall_plan(training_plan), recall_summary(training_plan)
         request = read_request(runtime, image, volume, accelerator, trainjob, task_config)
-        return record_outcome(plan, train_on_cluster(plan, request, run), metrics, report, summary)
+        outcome = Outcome(finished) if finished else train_on_cluster(plan, request, run)
+        return record_outcome(plan, outcome, metrics, report, summary)

@@ -2,8 +2,11 @@
 
 import argparse
 import os
+import signal
+import sys
 
 from kfp_finetune.errors import clear_errors
+from kfp_finetune.launch.process import TERMINATED
 
 NODE_RANK = "PET_NODE_RANK"
 """torchrun's variable (`--node-rank`), which Kubeflow Trainer sets in every pod."""
@@ -44,6 +47,8 @@ def main() -> None:
     parser.add_argument("--num-procs", type=int, required=True, help="processes on this node")
     parser.add_argument("--workspace", required=True, help="where the volume is mounted")
     arguments = parser.parse_args()
+    # The first process of a container is not ended by a signal that it does not handle.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     with clear_errors():
         run_node(arguments.training, arguments.num_procs, arguments.workspace, int(os.environ.get(NODE_RANK, "0")))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kfp_finetune.components.torchtune_train.check import Request, check_request
 from kfp_finetune.components.torchtune_train.epochs import finished_epochs
 from kfp_finetune.components.torchtune_train.plan import PLAN_NAME, Plan, read_plan
+from kfp_finetune.components.torchtune_train.summary import Summary, read_summary
 from kfp_finetune.errors import Problem, UserError
 from kfp_finetune.reports.data import data_report
 from kfp_finetune.workspace import (
@@ -35,10 +36,12 @@ class Outcome:
         plan: The training.
         state: "new", "resume" (epochs of it are on the volume), "trained" or "done" (it is trained, exported and the
             newest of its series).
+        summary: Its figures, if it is trained.
     """
 
     plan: Plan
     state: str
+    summary: Summary | None = None
 
 
 def make_plan(
@@ -82,7 +85,8 @@ def make_plan(
     plan = read_plan(training)
     # The same processes may have been spread over other machines before.
     plan = replace(plan, num_procs_per_node=request.train.num_procs_per_node, num_nodes=request.train.num_nodes)
-    return Outcome(plan, _state(workspace, plan, name))
+    state = _state(workspace, plan, name)
+    return Outcome(plan, state, read_summary(training) if state in ("trained", "done") else None)
 
 
 def _describe(request: Request, prepared: "Prepared", training: str) -> Plan:

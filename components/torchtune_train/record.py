@@ -8,7 +8,7 @@ from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.components.torchtune_train.planning import REPORT_NAME as DATA_REPORT_NAME
 from kfp_finetune.components.torchtune_train.planning import Outcome, describe
 from kfp_finetune.components.torchtune_train.summary import REPORT_NAME as TRAINING_REPORT_NAME
-from kfp_finetune.components.torchtune_train.summary import Summary, facts, markdown
+from kfp_finetune.components.torchtune_train.summary import Summary, facts, markdown, parse_summary
 from kfp_finetune.reports.training import training_report
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ def record_plan(outcome: Outcome, plan: "dsl.Artifact", report: "dsl.HTML", work
     print(describe(outcome), flush=True)
     Path(plan.path).write_text(outcome.plan.to_json())
     plan.metadata.update({"state": outcome.state, "key": outcome.plan.key, "path": outcome.plan.training})
+    if outcome.summary is not None:
+        plan.metadata["summary"] = outcome.summary.to_line()
     page = Path(workspace_root) / outcome.plan.training / DATA_REPORT_NAME
     Path(report.path).write_text(page.read_text())
     return outcome.state != "done"
@@ -44,6 +46,15 @@ def recall_plan(plan: "dsl.Artifact") -> Plan:
         plan: A step's input.
     """
     return Plan.from_json(Path(plan.path).read_text())
+
+
+def recall_summary(plan: "dsl.Artifact") -> Summary | None:
+    """The figures of a training that was finished when it was planned; None if it was not.
+
+    Args:
+        plan: A step's input.
+    """
+    return parse_summary(plan.metadata.get("summary", ""))
 
 
 def record_training(

@@ -16,6 +16,9 @@ PR_SET_PDEATHSIG = 1
 LAUNCHER_VARIABLE = "KFP_FINETUNE_LAUNCHER"
 """Environment variable with the process that started torchrun, for workers that it outran while they were starting."""
 
+TERMINATED = 128 + signal.SIGTERM
+"""Exit status of a process that was told to stop, as shells have it."""
+
 LAST_LINES = 20
 
 

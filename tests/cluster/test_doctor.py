@@ -21,10 +21,11 @@ from kubernetes import client
 from kfp_finetune.client.doctor.examine import Question, examine
 from kfp_finetune.client.doctor.report import State
 from kfp_finetune.cluster.client import BoundedClient, Cluster, acting_as
+from kfp_finetune.cluster.ownership import MANAGED_BY
 from kfp_finetune.cluster.rights import STEP_RIGHTS, Right, account_name, missing_rights
 from kfp_finetune.cluster.trainer import GROUP, NAMESPACE_RUNTIME, VERSION, find_runtime, list_runtimes, trainjob_fields
 from kfp_finetune.errors import UserError
-from kfp_finetune.launch.trainjob.names import HEARTBEAT, MANAGED_BY
+from kfp_finetune.launch.trainjob.names import HEARTBEAT
 
 KFP_FINETUNE = Path(sys.executable).parent / "kfp-finetune"
 QUESTION = Question("torch-distributed")

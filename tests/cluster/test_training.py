@@ -74,9 +74,7 @@ def keys(execute):
     """Plan all trainings of this module in one pod; return their keys by the seed that tells them apart."""
     seeds = {"undisturbed": 1, "step killed": 2, "pod deleted": 1, "terminated": 3, "api server": 4}
     epochs = {"terminated": 25}
-    settings = [
-        SETTINGS | {"epochs": epochs.get(name, 6), "advanced": {"seed": seed}} for name, seed in seeds.items()
-    ]
+    settings = [SETTINGS | {"epochs": epochs.get(name, 6), "advanced": {"seed": seed}} for name, seed in seeds.items()]
     # The same training, told apart by what does not shape it but is in its key.
     settings[2]["advanced"]["keep_last_n_checkpoints"] = 3
     printed = re.findall(r"^key (\w+)$", execute(PLAN, json.dumps(settings)), re.MULTILINE)

@@ -8,11 +8,12 @@ import pytest
 from kubernetes import client
 
 from kfp_finetune.cluster.client import Cluster
+from kfp_finetune.cluster.ownership import MANAGED_BY
 from kfp_finetune.cluster.trainer import GROUP, VERSION, trainjob_fields
 from kfp_finetune.errors import UserError
 from kfp_finetune.launch.process import LaunchError
 from kfp_finetune.launch.trainjob.lease import find_job, hold, now, release, sweep
-from kfp_finetune.launch.trainjob.names import JOBSET_LABEL, MANAGED_BY
+from kfp_finetune.launch.trainjob.names import JOBSET_LABEL
 from kfp_finetune.launch.trainjob.run import run_trainjob
 from kfp_finetune.launch.trainjob.settings import JobSettings
 from kfp_finetune.launch.trainjob.spec import JobSpec, trainjob

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from kubernetes import client
 
-from kfp_finetune.components.create_volume.spec import MANAGED_BY, VolumeSpec
+from kfp_finetune.cluster.ownership import MANAGED_BY
+from kfp_finetune.components.create_volume.spec import VolumeSpec
 from kfp_finetune.components.create_volume.volume import create_volume
 from kfp_finetune.components.delete_volume.volume import delete_volume
 from kfp_finetune.errors import UserError

@@ -94,7 +94,9 @@ def test_a_process_that_fails_stops_the_others_and_its_last_lines_are_told(tmp_p
     lines: list[str] = []
     os.mkfifo(tmp_path / "gate")
     with pytest.raises(LaunchError) as caught:
-        run_torchrun("tiny_worker", ["fail", str(tmp_path / "gate")], Topology.one_machine(2), tmp_path / "logs", lines.append)
+        run_torchrun(
+            "tiny_worker", ["fail", str(tmp_path / "gate")], Topology.one_machine(2), tmp_path / "logs", lines.append
+        )
     assert lines[1:] == ["[step 1]: from 0"]
     message = str(caught.value).splitlines()
     assert message[0] == "training ended with exit status 1"
@@ -108,7 +110,9 @@ def test_an_error_of_the_one_who_listens_ends_the_processes_and_passes(tmp_path:
         raise KeyboardInterrupt(line)
 
     with pytest.raises(KeyboardInterrupt, match="arguments of 0"):
-        run_torchrun("tiny_worker", ["hold", str(tmp_path / "pipe")], Topology.one_machine(2), tmp_path / "logs", listen)
+        run_torchrun(
+            "tiny_worker", ["hold", str(tmp_path / "pipe")], Topology.one_machine(2), tmp_path / "logs", listen
+        )
     held.wait_for_the_end()
 
 

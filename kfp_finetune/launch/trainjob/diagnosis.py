@@ -7,6 +7,7 @@ from typing import Any
 
 from kfp_finetune.cluster.trainer import NODE
 from kfp_finetune.errors import USER_ERROR_STATUS
+from kfp_finetune.launch.process import TERMINATED
 from kfp_finetune.launch.trainjob.names import NODE_LABEL
 
 Pod = Mapping[str, Any]
@@ -124,6 +125,8 @@ def ended(pod: Pod) -> Ended | None:
         return Ended(**here, cause=disruption, retryable=True, time=time)
     if final:
         code = final["exitCode"]
+        if code == TERMINATED:
+            return Ended(**here, cause="it was told to stop (SIGTERM)", retryable=True, time=time, consequence=True)
         said = "it refused what it was given" if code == USER_ERROR_STATUS else f"it ended with exit status {code}"
         words = " ".join(filter(None, [final.get("reason"), final.get("message")]))
         cause = f"{said} ({words})" if words and final.get("reason") != "Error" else said

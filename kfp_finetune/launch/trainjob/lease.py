@@ -10,13 +10,13 @@ from kubernetes import client
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
 from kfp_finetune.cluster.client import Cluster, api_call, status_message
+from kfp_finetune.cluster.ownership import MANAGED_BY, made_by_us
 from kfp_finetune.cluster.trainer import GROUP, VERSION
 from kfp_finetune.errors import refuse
 from kfp_finetune.launch.trainjob.names import (
     HEARTBEAT,
     JOBSET_LABEL,
     LOG_PREFIX,
-    MANAGED_BY,
     PLURAL,
     RESOURCE,
     RUN_PREFIX,
@@ -95,7 +95,12 @@ def list_jobs(cluster: Cluster, selector: Mapping[str, str]) -> list[Job]:
     """
     labels = ",".join(f"{name}={value}" for name, value in {**MANAGED_BY, **selector}.items())
     with api_call("list", RESOURCE, cluster.namespace):
-        return _api(cluster).list_namespaced_custom_object(*_at(cluster), label_selector=labels)["items"]
+        try:
+            return _api(cluster).list_namespaced_custom_object(*_at(cluster), label_selector=labels)["items"]
+        except client.ApiException as error:
+            if error.status == 404:  # Trainer is not installed, and so there are none.
+                return []
+            raise
 
 
 def _is_race(error: BaseException) -> bool:
@@ -144,7 +149,7 @@ def hold(cluster: Cluster, job: Job, run: str) -> Lease:
 
 def _refuse_foreign(job: Job, cluster: Cluster) -> None:
     metadata = job["metadata"]
-    if not is_ours(job):
+    if not made_by_us(metadata.get("labels")):
         raise refuse(
             f"TrainJob {metadata['name']} in namespace {cluster.namespace}",
             "one that something else made",
@@ -152,11 +157,6 @@ def _refuse_foreign(job: Job, cluster: Cluster) -> None:
             f"Find out what it is; if nobody needs it: kubectl -n {cluster.namespace} delete trainjob "
             f"{metadata['name']}",
         )
-
-
-def is_ours(job: Job) -> bool:
-    """Whether this library made a job."""
-    return MANAGED_BY.items() <= (job["metadata"].get("labels") or {}).items()
 
 
 def _why_replaced(found: Job, wanted: Job, run: str) -> str:

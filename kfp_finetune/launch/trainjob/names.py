@@ -1,8 +1,5 @@
 """Names that the cluster knows a training by."""
 
-MANAGED_BY = {"app.kubernetes.io/managed-by": "kfp-finetune"}
-"""Label of every object that this library made; no other is ever changed or deleted."""
-
 PLURAL = "trainjobs"
 RESOURCE = "trainjobs.trainer.kubeflow.org"
 

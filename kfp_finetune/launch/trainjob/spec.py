@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kfp_finetune.cluster.ownership import MANAGED_BY
 from kfp_finetune.cluster.trainer import GROUP, NODE, VERSION
-from kfp_finetune.launch.trainjob.names import HEARTBEAT, MANAGED_BY, RUN_PREFIX, SPEC_HASH
+from kfp_finetune.launch.trainjob.names import HEARTBEAT, RUN_PREFIX, SPEC_HASH
 from kfp_finetune.launch.trainjob.settings import JobSettings
 
 MANAGER = "kfp-finetune.io/launcher"
