@@ -1,7 +1,8 @@
 """Reads what a user set into a typed dataclass, all of its faults in words at once."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, ValidationError
@@ -15,7 +16,7 @@ T = TypeVar("T")
 
 
 def read_settings(
-    kind: Callable[..., T], values: Mapping[str, Any], prefix: str = ""
+    kind: type[T], values: Mapping[str, Any], prefix: str = ""
 ) -> tuple[T | None, list[Problem]]:
     """Builds settings from what a user gave.
 
@@ -27,10 +28,18 @@ def read_settings(
     Returns:
         The settings and no problem, or None and every problem.
     """
+    known = [field.name for field in fields(kind)]
+    given = {name: value for name, value in values.items() if name in known}
+    unknown = [_unknown(f"{prefix}{name}", value, known) for name, value in values.items() if name not in known]
     try:
-        return kind(**values), []
+        settings = kind(**given)
     except ValidationError as error:
-        return None, [_problem(details, prefix) for details in error.errors()]
+        return None, unknown + [_problem(details, prefix) for details in error.errors()]
+    return (None, unknown) if unknown else (settings, [])
+
+
+def _unknown(name: str, value: Any, known: Sequence[str]) -> Problem:
+    return Problem(name, repr(value), f"a setting that there is: {', '.join(known)}", f"Correct {name} and run again.")
 
 
 def _problem(details: Mapping[str, Any], prefix: str) -> Problem:

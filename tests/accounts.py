@@ -1,16 +1,20 @@
 """Service accounts of a real cluster that hold some rights and no others."""
 
 import copy
+import shutil
+import subprocess
 import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from kubernetes import client
 
 from kfp_finetune.cluster.client import BoundedClient, Cluster
 from kfp_finetune.cluster.rights import STEP_RIGHTS, Right, is_allowed
 
+MANIFESTS = Path(__file__).parents[1] / "manifests"
 RBAC_GROUP = "rbac.authorization.k8s.io"
 
 
@@ -79,6 +83,28 @@ def _wait_for(account: Cluster, rights: Iterable[Right], seconds: float = 30) ->
     while not all(is_allowed(account, right) for right in rights):
         assert time.monotonic() < end, f"the roles are not in force within {seconds} s"
         time.sleep(0.05)
+
+
+@contextmanager
+def applied(overlay: str, namespace: str, folder: Path) -> Iterator[None]:
+    """Applies an overlay of manifests/rbac to a namespace, under names that no other installation has.
+
+    Args:
+        overlay: Its name.
+        namespace: Where the steps run.
+        folder: An empty folder for a copy of the manifests.
+    """
+    rbac = shutil.copytree(MANIFESTS / "rbac", folder / "rbac")
+    kustomization = rbac / "overlays" / overlay / "kustomization.yaml"
+    text = kustomization.read_text()
+    assert text.count("\nnamespace: kubeflow\n") == 1
+    text = text.replace("namespace: kubeflow", f"namespace: {namespace}")
+    kustomization.write_text(f"{text}nameSuffix: -{namespace}\n")
+    subprocess.run(["kubectl", "apply", "-k", kustomization.parent], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["kubectl", "delete", "-k", kustomization.parent, "--wait=false"], check=True)
 
 
 def all_but(right: Right) -> tuple[Right, ...]:

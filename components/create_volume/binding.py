@@ -19,17 +19,19 @@ _EVENTS_SHOWN = 5
 
 
 @dataclass(frozen=True)
-class ClaimEvent:
-    """What Kubernetes reported about a claim.
+class Event:
+    """What Kubernetes reported about an object.
 
     Args:
         reason: The short reason, such as "ProvisioningFailed".
         message: The sentence that goes with it.
+        is_warning: Whether Kubernetes means it as one.
 
     """
 
     reason: str
     message: str
+    is_warning: bool = False
 
     def __str__(self) -> str:
         """Return the event as one line."""
@@ -61,10 +63,10 @@ def wait_until_usable(api: client.ApiClient, claim: Any, wait_seconds: int) -> A
     """
     core = client.CoreV1Api(api)
     deadline = time.monotonic() + wait_seconds
-    said: set[ClaimEvent] = set()
+    said: set[Event] = set()
     watch_seconds = 1
     while not _settled(claim) and _binding_mode(api, claim) != "WaitForFirstConsumer":
-        events = _events_of(core, claim)
+        events = events_of(core, claim.metadata.namespace, claim.metadata.uid)
         if events and events[-1].reason in _BOUND_BY_A_POD:
             break
         for event in dict.fromkeys(events or []):
@@ -116,21 +118,33 @@ def _binding_mode(api: client.ApiClient, claim: Any) -> str:
             raise
 
 
-def _events_of(core: client.CoreV1Api, claim: Any) -> list[ClaimEvent] | None:
-    """Return the claim's events, oldest first; None if this account has no right to list events."""
-    namespace = claim.metadata.namespace
+def events_of(core: client.CoreV1Api, namespace: str, uid: str) -> list[Event] | None:
+    """Return the events of an object, oldest first; None if this account has no right to list events.
+
+    Args:
+        core: The cluster's client.
+        namespace: Namespace of the object.
+        uid: Its uid.
+
+    Raises:
+        UserError: If the cluster cannot be reached or rejects the credentials.
+
+    """
     with api_call("list", "events", namespace):
         try:
-            found = core.list_namespaced_event(namespace, field_selector=f"involvedObject.uid={claim.metadata.uid}")
+            found = core.list_namespaced_event(namespace, field_selector=f"involvedObject.uid={uid}")
         except client.ApiException as error:
             if error.status == 403:
                 return None
             raise
     found.items.sort(key=lambda event: event.last_timestamp or event.event_time or event.metadata.creation_timestamp)
-    return [ClaimEvent(event.reason or "", " ".join((event.message or "").split())) for event in found.items]
+    return [
+        Event(event.reason or "", " ".join((event.message or "").split()), event.type == "Warning")
+        for event in found.items
+    ]
 
 
-def _refuse_hopeless(claim: Any, events: list[ClaimEvent]) -> None:
+def _refuse_hopeless(claim: Any, events: list[Event]) -> None:
     name, storage_class = claim.metadata.name, claim.spec.storage_class_name
     for event in events:
         if event.reason == "FailedBinding" and not storage_class:
@@ -157,7 +171,7 @@ def _no_such_class(storage_class: str) -> str:
     return f'storageclass.storage.k8s.io "{storage_class}" not found'
 
 
-def _still_pending(claim: Any, events: list[ClaimEvent] | None, wait_seconds: int) -> UserError:
+def _still_pending(claim: Any, events: list[Event] | None, wait_seconds: int) -> UserError:
     name, namespace = claim.metadata.name, claim.metadata.namespace
     if events is None:
         reasons = "why is unknown, since this account may not list events"

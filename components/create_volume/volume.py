@@ -9,8 +9,10 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 from kfp_finetune.cluster.client import api_call, connect
 from kfp_finetune.cluster.ownership import MANAGED_BY, made_by_us
 from kfp_finetune.components.create_volume.binding import HopelessClaimError, wait_until_usable
+from kfp_finetune.components.create_volume.preparing import prepare_volume
 from kfp_finetune.components.create_volume.spec import VolumeSpec, bytes_of, check_spec
 from kfp_finetune.errors import Problem, UserError
+from kfp_finetune.images import STEPS_IMAGE
 
 _CLAIMS = "persistentvolumeclaims"
 
@@ -46,28 +48,33 @@ class Volume:
         return f"volume {self.name} in namespace {self.namespace}: {origin}, {self.size}, {modes}, {state}"
 
 
-def ensure_volume(spec: VolumeSpec, create: bool) -> str:
-    """Create a volume in the namespace at hand, or make no call at all.
+def ensure_volume(spec: VolumeSpec, create: bool, prepare: bool = False, image: str = "") -> str:
+    """Create a volume in the namespace at hand and make it writable for the steps, as far as either is asked for.
 
     Args:
         spec: The volume.
-        create: Whether to create it; if not, `spec.name` is returned as it is.
+        create: Whether to create it; if not, `spec.name` is taken as it is.
+        prepare: Whether to make it writable for the steps' group; see `preparing.prepare_volume`.
+        image: Image of the pod that does so; empty for this library's image of the steps.
 
     Returns:
         The name of the claim.
 
     Raises:
-        UserError: See `create_volume`; also if there is no cluster to connect to.
+        UserError: See `create_volume` and `preparing.prepare_volume`; also if there is no cluster to connect to.
 
     """
     if not create:
         print(f"volume {spec.name}: taken as it is (create=False)", flush=True)
+    if not (create or prepare):
         return spec.name
     check_spec(spec)
     cluster = connect()
-    volume = create_volume(cluster.api, cluster.namespace, spec)
-    print(volume, flush=True)
-    return volume.name
+    if create:
+        print(create_volume(cluster.api, cluster.namespace, spec), flush=True)
+    if prepare:
+        prepare_volume(cluster.api, cluster.namespace, spec.name, image or STEPS_IMAGE, spec.wait_seconds)
+    return spec.name
 
 
 def create_volume(api: client.ApiClient, namespace: str, spec: VolumeSpec) -> Volume:

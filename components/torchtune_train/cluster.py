@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from kubernetes import client
@@ -11,7 +12,7 @@ from kfp_finetune.cluster.rights import STEP_RIGHTS, account_name, is_allowed
 from kfp_finetune.cluster.trainer import find_runtime, trainjob_fields
 from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.components.torchtune_train.summary import Summary, parse_summary
-from kfp_finetune.errors import Problem, UserError
+from kfp_finetune.errors import Problem, UserError, refuse
 from kfp_finetune.launch.trainjob.names import RESOURCE, job_name
 from kfp_finetune.launch.trainjob.run import run_trainjob
 from kfp_finetune.launch.trainjob.settings import JobSettings, read_job_settings
@@ -120,9 +121,9 @@ def check_cluster(runtime: str, volume: str, num_nodes: int, trainjob: Any) -> l
         trainjob_fields(cluster)
     except UserError as error:
         return [*problems, *error.problems]
-    for check in (lambda: find_runtime(cluster, runtime) and [], lambda: _check_volume(cluster, volume, num_nodes)):
+    for check in partial(find_runtime, cluster, runtime), partial(_check_volume, cluster, volume, num_nodes):
         try:
-            problems += check()
+            check()
         except UserError as error:
             problems += error.problems
     return problems
@@ -135,7 +136,7 @@ def _missing_rights(cluster: Cluster) -> list[Problem]:
     return [missing_right(user, right.verb, right.resource, cluster.namespace) for right in missing]
 
 
-def _check_volume(cluster: Cluster, name: str, num_nodes: int) -> list[Problem]:
+def _check_volume(cluster: Cluster, name: str, num_nodes: int) -> None:
     where = f"in namespace {cluster.namespace}"
     with api_call("get", "persistentvolumeclaims", cluster.namespace):
         try:
@@ -144,17 +145,14 @@ def _check_volume(cluster: Cluster, name: str, num_nodes: int) -> list[Problem]:
             if error.status != 404:
                 raise
             mend = f"Create it (create_volume), or choose one: kubectl -n {cluster.namespace} get pvc."
-            return [Problem("volume", f"{name!r}, of which there is none {where}", "a volume that exists", mend)]
+            raise refuse("volume", f"{name!r}, of which there is none {where}", "a volume that exists", mend) from error
     if num_nodes > 1 and "ReadWriteMany" not in claim.spec.access_modes:
-        return [
-            Problem(
-                "num_nodes",
-                f"{num_nodes}, with volume {name} that is {', '.join(claim.spec.access_modes)}",
-                "1 with such a volume; more nodes need ReadWriteMany",
-                "Set access_mode to ReadWriteMany and volume to a new name, or num_nodes to 1.",
-            )
-        ]
-    return []
+        raise refuse(
+            "num_nodes",
+            f"{num_nodes}, with volume {name} that is {', '.join(claim.spec.access_modes)}",
+            "1 with such a volume; more nodes need ReadWriteMany",
+            "Set access_mode to ReadWriteMany and volume to a new name, or num_nodes to 1.",
+        )
 
 
 def train_on_cluster(plan: Plan, request: Request, run: str) -> Outcome:

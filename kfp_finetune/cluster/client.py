@@ -42,6 +42,10 @@ class ForbiddenError(UserError):
     """A call to which the account has no right; the mend is the command that grants it."""
 
 
+class NotAdmittedError(UserError):
+    """A call that a quota or a policy of the cluster forbids."""
+
+
 class BoundedClient(client.ApiClient):
     """A client whose every call ends: `REQUEST_TIMEOUT` holds where the caller names no timeout."""
 
@@ -129,8 +133,8 @@ def api_call(verb: str, resource: str, namespace: str = "") -> Iterator[None]:
 
     Raises:
         ForbiddenError: If the account has no right to the call.
-        UserError: If a quota or a policy forbids the call, if it is not authenticated, if its namespace does not exist,
-            or if the API server cannot be reached.
+        NotAdmittedError: If a quota or a policy forbids the call.
+        UserError: If it is not authenticated, if its namespace does not exist, or if the API server cannot be reached.
         kubernetes.client.ApiException: For every other answer, unchanged.
 
     """
@@ -144,7 +148,7 @@ def api_call(verb: str, resource: str, namespace: str = "") -> Iterator[None]:
         problem = _problem_of(error, resource, namespace)
         if problem is None:
             raise
-        raise UserError([problem]) from error
+        raise (NotAdmittedError if error.status == 403 else UserError)([problem]) from error
     except urllib3.exceptions.HTTPError as error:
         raise UserError([_unreachable(error)]) from error
 

@@ -4,6 +4,7 @@ import math
 import random
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -20,6 +21,9 @@ CLOCK_MARGIN = 60
 
 LONGEST_PAUSE = 10.0
 
+TOO_MANY_REQUESTS = 429
+"""What a busy API server answers."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -32,6 +36,25 @@ class Line:
 
     time: str
     text: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Up to where a log has been read.
+
+    Args:
+        time: Of the latest line.
+        count: Lines of that time.
+    """
+
+    time: str = ""
+    count: int = 0
+
+    def moved(self, line: Line) -> "Place":
+        """The place behind a line."""
+        if line.time == self.time:
+            return Place(self.time, self.count + 1)
+        return Place(line.time, 1) if line.time > self.time else self
 
 
 def follow_log(
@@ -49,28 +72,45 @@ def follow_log(
     Raises:
         kubernetes.client.ApiException: If the log cannot be read: the pod is gone, or there is no right to.
     """
-    seen, pause = "", 0.0
+    place, pause, is_last = Place(), 0.0, False
     while not stop.wait(random.uniform(0.5, 1) * pause):
         pause = min(max(0.5, 2 * pause), LONGEST_PAUSE)
         try:
             response = core.read_namespaced_pod_log(
-                pod, namespace, container=container, follow=True, timestamps=True, since_seconds=_since(seen),
+                pod, namespace, container=container, follow=True, timestamps=True, since_seconds=_since(place.time),
                 _preload_content=False, _request_timeout=(REQUEST_TIMEOUT[0], SILENCE_SECONDS),
             )  # fmt: skip
-            for line in _lines(response):
-                pause = 0.0
-                if line.time > seen:
-                    seen = line.time
+            with closing(response):
+                for line in _after(place, _lines(response)):
+                    place, pause = place.moved(line), 0.0
                     yield line
-                if stop.is_set():
-                    return
-            if _has_ended(core, namespace, pod, container):
+                    if stop.is_set():
+                        return
+            if is_last:
                 return
+            # What was written between the end of the connection and that of the container is read by one more.
+            is_last = _has_ended(core, namespace, pod, container)
         except client.ApiException as error:
-            if error.status < 500:
-                raise
+            if error.status >= 500 or error.status == TOO_MANY_REQUESTS:
+                continue
+            if is_last:
+                return
+            raise
         except (urllib3.exceptions.HTTPError, OSError):
             continue
+
+
+def _after(place: Place, lines: Iterator[Line]) -> Iterator[Line]:
+    """The lines behind a place; a connection begins some seconds before it."""
+    skipped = 0
+    for line in lines:
+        if line.time > place.time:
+            yield line
+            break
+        skipped += line.time == place.time
+        if skipped > place.count:
+            yield line
+    yield from lines
 
 
 def _since(seen: str) -> int | None:

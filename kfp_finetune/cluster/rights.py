@@ -17,7 +17,7 @@ class Right:
         resource: The resource's plural, as kubectl takes it: "pods/log", "trainjobs.trainer.kubeflow.org".
         namespaced: Whether it is needed in the run's namespace; if not, in the whole cluster.
         needed_for: What the steps do with it.
-        optional: Whether the steps also work without it.
+        optional: Whether the steps also work without it, and only say less.
     """
 
     verb: str
@@ -45,23 +45,21 @@ STEP_RIGHTS: tuple[Right, ...] = (
     Right("patch", _TRAINJOBS, True, "show that a step still waits for a training"),
     Right("delete", _TRAINJOBS, True, "end a training together with its run"),
     Right("get", _RUNTIMES, True, "check the runtime before a training starts"),
-    Right("list", _RUNTIMES, True, "name the runtimes that there are"),
+    Right("list", _RUNTIMES, True, "name the runtimes that there are", optional=True),
     Right("get", _CLUSTER_RUNTIMES, False, "check the runtime before a training starts"),
-    Right("list", _CLUSTER_RUNTIMES, False, "name the runtimes that there are"),
+    Right("list", _CLUSTER_RUNTIMES, False, "name the runtimes that there are", optional=True),
     Right("get", "pods", True, "say why a training failed"),
     Right("list", "pods", True, "find the pods of a training"),
     Right("watch", "pods", True, "follow the pods of a training"),
     Right("create", "pods", True, "make a volume writable for the steps (prepare)"),
     Right("delete", "pods", True, "remove the pod that made a volume writable"),
     Right("get", "pods/log", True, "show the log and the progress of a training"),
-    Right("list", "events", True, "say why a training or a volume waits"),
+    Right("list", "events", True, "say why a training or a volume waits", optional=True),
     Right("get", _CLAIMS, True, "check the volume"),
-    Right("list", _CLAIMS, True, "tell which access modes a storage class has given (doctor)"),
     Right("watch", _CLAIMS, True, "wait for the volume's storage"),
     Right("create", _CLAIMS, True, "create the volume"),
     Right("delete", _CLAIMS, True, "delete the volume after a run that does not keep it"),
     Right("get", _CLASSES, False, "tell a volume that binds late from one that never will", optional=True),
-    Right("list", _CLASSES, False, "name the storage classes that there are (doctor)", optional=True),
 )
 """Every right that a step of the pipelines uses, no more: what `manifests/rbac` grants."""
 

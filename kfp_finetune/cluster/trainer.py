@@ -5,7 +5,7 @@ from typing import Any
 
 from kubernetes import client
 
-from kfp_finetune.cluster.client import Cluster, api_call
+from kfp_finetune.cluster.client import Cluster, ForbiddenError, api_call
 from kfp_finetune.errors import Problem, UserError, refuse
 
 GROUP = "trainer.kubeflow.org"
@@ -79,11 +79,14 @@ def find_runtime(cluster: Cluster, name: str) -> str:
             if unfit := _unfitness(runtime):
                 raise UserError([_unfit_runtime(name, unfit)])
             return kind
-    fitting = [runtime.name for runtime in list_runtimes(cluster) if not runtime.unfit]
+    try:
+        fitting = ", ".join(runtime.name for runtime in list_runtimes(cluster) if not runtime.unfit) or "there is none"
+    except ForbiddenError:
+        fitting = "kubectl get trainingruntimes,clustertrainingruntimes lists them"
     raise refuse(
         "runtime",
         f"{name!r}, which is neither in namespace {cluster.namespace} nor in the whole cluster",
-        f"one for torch that the cluster has: {', '.join(fitting) or 'there is none'}",
+        f"one for torch that the cluster has: {fitting}",
         "Choose one of them, or let an administrator install torch-distributed: "
         f'kubectl apply --server-side -k "{_MANIFESTS.format("runtimes")}"',
     )

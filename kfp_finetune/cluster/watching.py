@@ -3,6 +3,7 @@
 import json
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from queue import Queue
@@ -85,11 +86,13 @@ def follow(kind: str, fetch: Callable[..., Any], events: "Queue[Any]", stop: thr
                 found = json.loads(fetch(_preload_content=False).data)
                 version = found["metadata"]["resourceVersion"]
                 events.put(Listed(kind, {item["metadata"]["name"]: item for item in found["items"]}))
+            began = time.monotonic()
             for event in _watch(fetch, version):
                 version, pause = event["object"]["metadata"]["resourceVersion"], 0.0
                 if event["type"] != "BOOKMARK":
                     events.put(_change(kind, event))
-            pause = 0.0
+            if time.monotonic() - began > LONGEST_PAUSE:
+                pause = 0.0
         except client.ApiException as error:
             version = "" if error.status == 410 else version
             if error.status in REFUSALS:

@@ -1,7 +1,6 @@
 """A real cluster to test on: the one of KUBECONFIG, used as an account that may do everything."""
 
 import os
-import re
 import subprocess
 import time
 import uuid
@@ -10,7 +9,7 @@ from contextlib import ExitStack
 from functools import partial
 
 import pytest
-from accounts import client_with_token, connect_as, holding
+from accounts import applied, client_with_token, connect_as, holding
 from cluster.pods import TESTS, Site, log, make_claim, phase, start_pod
 from kubernetes import client
 
@@ -128,13 +127,10 @@ def _needed(variable: str, what: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def steps_account(cluster: Cluster) -> str:
+def steps_account(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Name of a service account that has the rights of manifests/rbac and no others."""
-    overlay = TESTS.parent / "manifests/rbac/overlays/own-account"
-    rendered = subprocess.run(["kubectl", "kustomize", overlay], check=True, capture_output=True, text=True).stdout
-    here = re.sub(r"\bkubeflow\b(?!\.org)", cluster.namespace, rendered)
-    subprocess.run(["kubectl", "apply", "--server-side", "-f", "-"], check=True, input=here, text=True)
-    return "kfp-finetune"
+    with applied("own-account", cluster.namespace, tmp_path_factory.mktemp("rbac")):
+        yield f"kfp-finetune-{cluster.namespace}"
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,7 @@ def make_claim(cluster: Cluster, mode: str = "ReadWriteMany") -> str:
     return name
 
 
-def start_pod(site: Site, command: Sequence[str], files: Mapping[str, str] | None = None) -> str:
+def start_pod(site: Site, command: Sequence[str], files: Mapping[str, str] | None = None, user: int = USER) -> str:
     """Start a pod with some files in /scripts; return its name, which is the pod's and the files'."""
     name = f"step-{uuid.uuid4().hex[:8]}"
     metadata = client.V1ObjectMeta(name=name)
@@ -68,9 +68,9 @@ def start_pod(site: Site, command: Sequence[str], files: Mapping[str, str] | Non
             client.V1VolumeMount(name="tmp", mount_path="/tmp"),
         ],
         security_context=client.V1SecurityContext(
-            run_as_user=USER,
+            run_as_user=user,
             run_as_group=0,
-            run_as_non_root=True,
+            run_as_non_root=user != 0,
             read_only_root_filesystem=True,
             allow_privilege_escalation=False,
             capabilities=client.V1Capabilities(drop=["ALL"]),

@@ -2,13 +2,11 @@
 
 import os
 import shutil
-import subprocess
 import uuid
-from pathlib import Path
 
 import pytest
 import yaml
-from accounts import connect_as
+from accounts import MANIFESTS, applied, connect_as
 from kubernetes import client
 
 from kfp_finetune.cluster.client import Cluster
@@ -16,7 +14,6 @@ from kfp_finetune.cluster.rights import STEP_RIGHTS, missing_rights
 from kfp_finetune.cluster.trainer import CLUSTER_RUNTIME, GROUP, VERSION, find_runtime, trainjob_fields
 from kfp_finetune.launch.trainjob.spec import JobSpec, trainjob
 
-MANIFESTS = Path(__file__).parents[2] / "manifests"
 SHARED_MEMORY = "/dev/shm"
 
 
@@ -142,36 +139,16 @@ def elsewhere(cluster):
     core.delete_namespace(name)
 
 
-@pytest.fixture
-def applied(elsewhere, tmp_path):
-    """Apply an overlay to a namespace, under names that no other installation has."""
-    applied = []
-
-    def apply(overlay):
-        rbac = shutil.copytree(MANIFESTS / "rbac", tmp_path / "rbac")
-        kustomization = rbac / "overlays" / overlay / "kustomization.yaml"
-        text = kustomization.read_text()
-        assert text.count("\nnamespace: kubeflow\n") == 1
-        text = text.replace("namespace: kubeflow", f"namespace: {elsewhere.namespace}")
-        kustomization.write_text(f"{text}nameSuffix: -{elsewhere.namespace}\n")
-        applied.append(kustomization.parent)
-        subprocess.run(["kubectl", "apply", "-k", kustomization.parent], check=True)
-
-    yield apply
-    for folder in applied:
-        subprocess.run(["kubectl", "delete", "-k", folder], check=True)
-
-
 @pytest.mark.usefixtures("kubectl")
-def test_the_overlay_for_pipelines_gives_their_account_all_rights(elsewhere, eventually, applied):
+def test_the_overlay_for_pipelines_gives_their_account_all_rights(elsewhere, eventually, tmp_path):
     account = client.V1ServiceAccount(metadata=client.V1ObjectMeta(name="pipeline-runner"))
     client.CoreV1Api(elsewhere.api).create_namespaced_service_account(elsewhere.namespace, account)
     assert missing_rights(connect_as(elsewhere, "pipeline-runner")) == STEP_RIGHTS
-    applied("pipeline-runner")
-    eventually(lambda: not missing_rights(connect_as(elsewhere, "pipeline-runner")))
+    with applied("pipeline-runner", elsewhere.namespace, tmp_path):
+        eventually(lambda: not missing_rights(connect_as(elsewhere, "pipeline-runner")))
 
 
 @pytest.mark.usefixtures("kubectl")
-def test_the_overlay_with_an_account_of_its_own_gives_it_all_rights(elsewhere, eventually, applied):
-    applied("own-account")
-    eventually(lambda: not missing_rights(connect_as(elsewhere, f"kfp-finetune-{elsewhere.namespace}")))
+def test_the_overlay_with_an_account_of_its_own_gives_it_all_rights(elsewhere, eventually, tmp_path):
+    with applied("own-account", elsewhere.namespace, tmp_path):
+        eventually(lambda: not missing_rights(connect_as(elsewhere, f"kfp-finetune-{elsewhere.namespace}")))

@@ -1,15 +1,22 @@
 """TrainJobs that end in every way, on a real cluster, with the rights of the steps and no others."""
 
+import json
+import subprocess
 import threading
 import uuid
 from dataclasses import replace
 
 import pytest
+from accounts import all_but
+from cluster.pods import TESTS, make_claim
+from kfp import dsl
 from kubernetes import client
 
 from kfp_finetune.cluster.client import Cluster
 from kfp_finetune.cluster.ownership import MANAGED_BY
+from kfp_finetune.cluster.rights import STEP_RIGHTS
 from kfp_finetune.cluster.trainer import GROUP, VERSION, trainjob_fields
+from kfp_finetune.components.torchtune_train.cluster import check_cluster, read_request
 from kfp_finetune.errors import UserError
 from kfp_finetune.launch.process import LaunchError
 from kfp_finetune.launch.trainjob.lease import find_job, hold, now, release, sweep
@@ -199,3 +206,93 @@ def test_a_lost_pod_leads_to_another_attempt(run, spec, cluster, eventually, cap
     done.join(120)
     assert lines[-1] == "again"
     assert "another can mend it" in capsys.readouterr().out
+
+
+TASK_CONFIG = json.loads((TESTS / "cluster/taskconfig.json").read_text())
+"""As a Kubeflow Pipelines 2.17 server handed it to a step whose task had all of this set on it."""
+
+
+def test_what_is_set_on_the_task_reaches_the_training_pods_and_no_token_any_object(steps, spec, cluster, eventually):
+    core, namespace = client.CoreV1Api(cluster.api), cluster.namespace
+    secret = client.V1Secret(metadata=client.V1ObjectMeta(name="t2-secret"), string_data={"k": "a-token-to-hide"})
+    core.create_namespaced_secret(namespace, secret)
+    core.create_namespaced_config_map(
+        namespace, client.V1ConfigMap(metadata=client.V1ObjectMeta(name="t2-cm"), data={"k": "from the map"})
+    )
+    task = dsl.TaskConfig(**TASK_CONFIG)
+    settings = {"env_from_secrets": {"TOKEN": "t2-secret/k"}, "tolerations": [{"key": "b", "operator": "Exists"}]}
+    request = read_request(spec.runtime, spec.image, spec.volume, "nvidia.com/gpu", settings, task)
+    whole = replace(
+        spec, accelerator=request.accelerator, num_procs_per_node=4, settings=request.settings, env=request.env,
+        volumes=request.volumes, volume_mounts=request.volume_mounts,
+    )  # fmt: skip
+    hold(steps, trainjob(whole, trainjob_fields(steps), "run", now()), "run")
+    (pod,) = eventually(lambda: pods_of(cluster, spec.name), 30)
+    (container,) = pod.spec.containers
+    assert {"a", "const", "b"} <= {toleration.key for toleration in pod.spec.tolerations}
+    assert pod.spec.node_selector == {"kubernetes.io/hostname": "nowhere"}
+    limits = {"cpu": "2", "memory": "5Gi", "nvidia.com/gpu": "4"}
+    assert container.resources.limits == container.resources.requests == limits
+    mounts = {mount.mount_path: mount.name for mount in container.volume_mounts}
+    assert {"/data": "t2-pvc", "/sec": "t2-secret", "/workspace": "workspace"}.items() <= mounts.items()
+    (memory,) = [volume for volume in pod.spec.volumes if volume.name == mounts["/dev/shm"]]
+    assert memory.empty_dir.medium == "Memory"
+    variables = {variable.name: variable for variable in container.env}
+    assert variables["PLAIN"].value == "v" and variables["NODE"].value_from.field_ref.field_path == "spec.nodeName"
+    for name in "FROM_SECRET", "TOKEN":
+        assert variables[name].value_from.secret_key_ref.name == "t2-secret"
+    assert variables["FROM_CM"].value_from.config_map_key_ref.name == "t2-cm"
+    assert container.security_context.read_only_root_filesystem
+    assert container.security_context.capabilities.drop == ["ALL"]
+    assert pod.metadata.annotations["sidecar.istio.io/inject"] == "false"
+    job = find_job(cluster, spec.name)
+    assert "a-token-to-hide" not in json.dumps(job) + json.dumps(cluster.api.sanitize_for_serialization(pod))
+    release(steps, "run")
+
+
+def test_a_secret_reaches_the_training_and_not_its_log(run, spec, cluster, capsys):
+    core = client.CoreV1Api(cluster.api)
+    secret = client.V1Secret(metadata=client.V1ObjectMeta(name="tokens"), string_data={"hub": "another-token"})
+    core.create_namespaced_secret(cluster.namespace, secret)
+    command = 'test "$HF_TOKEN" = another-token && echo there'
+    assert run(shell(spec, command, env_from_secrets={"HF_TOKEN": "tokens/hub"})) == ["there"]
+    assert "another-token" not in capsys.readouterr().out
+
+
+def test_a_secret_that_is_missing_is_named(fails, spec):
+    message = fails(shell(spec, "true", env_from_secrets={"A": "none/key"}, start_timeout_minutes=0.3))
+    assert "CreateContainerConfigError" in message and 'secret "none" not found' in message
+
+
+def test_the_runtime_of_the_manifests_runs_a_training_pod(run, spec):
+    manifest = TESTS.parent / "manifests/runtime"
+    subprocess.run(["kubectl", "apply", "--server-side", "-k", manifest], check=True, stdout=subprocess.DEVNULL)
+    assert run(shell(replace(spec, runtime="kfp-finetune"), "df /dev/shm | tail -1; id -u"))[-1] == "1000"
+
+
+PLANNED = [right for right in STEP_RIGHTS if right.resource.startswith(("trainjobs", "pods"))]
+CHECKED = [right for right in STEP_RIGHTS if right.verb == "get" and "runtimes" in right.resource]
+
+
+@pytest.mark.parametrize("right", [*PLANNED, *CHECKED], ids=str)
+def test_a_right_that_is_missing_is_named_before_any_pod_is_asked_for(right, holder, site, monkeypatch):
+    if right.needed_for.startswith(("make a volume", "remove the pod")):
+        pytest.skip("tests/cluster/test_volumes.py takes this right away from the step that uses it")
+    monkeypatch.setattr("kfp_finetune.components.torchtune_train.cluster.connect", lambda: holder(all_but(right)))
+    problems = check_cluster("torch-distributed", site.claim, 2, {})
+    where = f"in namespace {site.cluster.namespace}" if right.namespaced else "in the whole cluster"
+    assert [problem.what for problem in problems] == [f"the right to {right} {where}"]
+    assert "kubectl" in problems[0].mend
+
+
+def test_all_that_keeps_a_training_from_the_cluster_is_said_at_once(steps, cluster, monkeypatch):
+    monkeypatch.setattr("kfp_finetune.components.torchtune_train.cluster.connect", lambda: steps)
+    once = make_claim(cluster, "ReadWriteOnce")
+    settings = {"memory": "lots", "queu": "a", "env": {"PET_NNODES": "3"}, "max_attempts": 0}
+    problems = check_cluster("torch-distribute", once, 2, settings)
+    names = {"trainjob.memory", "trainjob.queu", "trainjob.env", "trainjob.max_attempts", "runtime", "num_nodes"}
+    assert {problem.what for problem in problems} == names
+    assert check_cluster("torch-distributed", once, 1, {}) == []
+    assert [problem.what for problem in check_cluster("torch-distributed", "none", 1, {})] == ["volume"]
+    (unfit,) = check_cluster("jax-distributed", once, 1, {})
+    assert unfit.what == "runtime"

@@ -6,9 +6,13 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from cluster.pods import Site, log, start_pod
+from cluster.pods import phase as pod_phase
 from kubernetes import client
 
+from kfp_finetune.cluster.client import Cluster
 from kfp_finetune.cluster.ownership import MANAGED_BY
+from kfp_finetune.components.create_volume.preparing import prepare_volume
 from kfp_finetune.components.create_volume.spec import VolumeSpec
 from kfp_finetune.components.create_volume.volume import create_volume
 from kfp_finetune.components.delete_volume.volume import delete_volume
@@ -340,3 +344,98 @@ def test_without_events_the_wait_still_works_and_says_so(cluster, account, make_
 def test_bad_credentials_are_named(cluster, with_token, name):
     with pytest.raises(UserError, match="the Kubernetes credentials"):
         create_volume(with_token("not-a-token"), cluster.namespace, VolumeSpec(name))
+
+
+@pytest.fixture
+def does(image, eventually):
+    """Return a function that runs a command with a volume in /workspace, and tells how it ended and what it said."""
+
+    def run(cluster, volume, command, **options):
+        site = Site(cluster, image, volume, "default")
+        pod = start_pod(site, ["sh", "-c", command], **options)
+        ended = eventually(lambda: pod_phase(site, pod) in ("Succeeded", "Failed") and pod_phase(site, pod), 120)
+        return ended, log(site, pod).strip()
+
+    return run
+
+
+@pytest.fixture
+def roots_own(does, name):
+    """Return a function that makes a volume that only root may write to."""
+
+    def make(cluster):
+        create_volume(cluster.api, cluster.namespace, VolumeSpec(name, "10Mi", ("ReadWriteMany",)))
+        assert does(cluster, name, "touch /workspace/before; chmod 755 /workspace", user=0) == ("Succeeded", "")
+        return name
+
+    return make
+
+
+def preparing_pods(cluster, volume):
+    pods = client.CoreV1Api(cluster.api).list_namespaced_pod(cluster.namespace).items
+    return [pod.metadata.name for pod in pods if pod.metadata.name.startswith(f"{volume}-prepare-")]
+
+
+def test_a_volume_of_root_s_cannot_be_written_before_it_is_prepared_and_can_after(
+    cluster, steps, image, does, roots_own, eventually, capsys
+):
+    volume = roots_own(cluster)
+    assert does(cluster, volume, "touch /workspace/mine")[0] == "Failed"
+    capsys.readouterr()
+    prepare_volume(steps.api, steps.namespace, volume, image, 120)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"volume {volume}: not writable yet (/workspace is owned by 0:0 with mode 755)")
+    assert lines[1:] == [f"volume {volume}: writable for group 0"]
+    look = "stat -c %u:%g:%a /workspace /workspace/before && touch /workspace/mine"
+    assert does(cluster, volume, look) == ("Succeeded", "0:0:2775\n0:0:644"), "nothing below the root is changed"
+    prepare_volume(steps.api, steps.namespace, volume, image, 120)
+    assert capsys.readouterr().out == f"volume {volume}: writable for group 0\n", "no pod runs as root once it is"
+    eventually(lambda: preparing_pods(cluster, volume) == [])
+
+
+def test_where_no_pod_may_run_as_root_one_message_says_what_else_to_do(cluster, image, roots_own, eventually):
+    core = client.CoreV1Api(cluster.api)
+    strict = Cluster(cluster.api, f"{cluster.namespace}-strict")
+    core.create_namespace(client.V1Namespace(metadata=client.V1ObjectMeta(name=strict.namespace)))
+    try:
+        eventually(lambda: core.list_namespaced_service_account(strict.namespace).items)
+        volume = roots_own(strict)
+        policy = {"pod-security.kubernetes.io/enforce": "restricted"}
+        core.patch_namespace(strict.namespace, {"metadata": {"labels": policy}})
+        with pytest.raises(UserError, match="1 problem") as refused:
+            prepare_volume(cluster.api, strict.namespace, volume, image, 120)
+        (problem,) = refused.value.problems
+        assert problem.what == f"volume {volume}"
+        assert "owned by 0:0 with mode 755" in problem.given and "violates PodSecurity" in problem.given
+        assert "chgrp 0 ROOT && chmod g+rwxs ROOT" in problem.mend
+        eventually(lambda: preparing_pods(strict, volume) == [])
+    finally:
+        core.delete_namespace(strict.namespace)
+
+
+def test_a_pod_that_cannot_run_is_explained_waited_for_no_longer_than_allowed_and_deleted(
+    cluster, core, name, eventually
+):
+    create_volume(cluster.api, cluster.namespace, VolumeSpec(name, "10Mi"))
+    start = time.monotonic()
+    with pytest.raises(UserError, match=r"did not prepare in time: (ErrImagePull|ImagePullBackOff) .*localhost/none:1"):
+        prepare_volume(cluster.api, cluster.namespace, name, "localhost/none:1", 5)
+    assert time.monotonic() - start < 15
+    eventually(lambda: preparing_pods(cluster, name) == [])
+
+
+def test_a_volume_whose_storage_never_comes_is_explained_when_it_is_prepared(cluster, core, make_class, image, name):
+    put_claim(core, cluster.namespace, name, storage_class=make_class("Immediate"))
+    with pytest.raises(UserError, match=r"did not prepare in time: Unschedulable .*unbound immediate"):
+        prepare_volume(cluster.api, cluster.namespace, name, image, 3)
+
+
+def test_an_absent_volume_is_not_prepared(cluster, image, name):
+    with pytest.raises(UserError, match=rf"volume {name}: given none of that name"):
+        prepare_volume(cluster.api, cluster.namespace, name, image, 5)
+
+
+def test_without_the_right_to_create_pods_it_is_named(cluster, core, account, image, late_class, name):
+    put_claim(core, cluster.namespace, name, storage_class=late_class)
+    with pytest.raises(UserError, match="the right to create pods in namespace"):
+        prepare_volume(account(persistentvolumeclaims="get"), cluster.namespace, name, image, 5)

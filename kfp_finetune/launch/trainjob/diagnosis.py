@@ -5,16 +5,33 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kfp_finetune.cluster.pods import Pod as Pod
+from kfp_finetune.cluster.pods import container_status
 from kfp_finetune.cluster.trainer import NODE
 from kfp_finetune.errors import USER_ERROR_STATUS
 from kfp_finetune.launch.process import TERMINATED
 from kfp_finetune.launch.trainjob.names import NODE_LABEL
 
-Pod = Mapping[str, Any]
-
 NO_SPACE = "No space left on device"
 
 OUT_OF_MEMORY = "Lower batch_size or max_seq_len, set advanced.enable_activation_checkpointing, or take more nodes"
+
+DISRUPTIONS = frozenset(
+    {
+        "Evicted",
+        "NodeAffinity",
+        "NodeLost",
+        "NodeShutdown",
+        "Preempting",
+        "Shutdown",
+        "Terminated",
+        "UnexpectedAdmissionError",
+    }
+)
+"""A pod's reasons for which its machine, not the training, is to blame; so are those like "OutOfcpu"."""
+
+CONTAINER_LOST = "ContainerStatusUnknown"
+"""What a machine says of a container that it no longer knows, mostly since it was started again itself."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +108,7 @@ def node_of(pod: Pod) -> int:
 
 def container(pod: Pod) -> Mapping[str, Any]:
     """The status of a pod's training container; empty while there is none."""
-    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
-    return next((status for status in statuses if status["name"] == NODE), {})
+    return container_status(pod, NODE)
 
 
 def is_running(pod: Pod) -> bool:
@@ -130,10 +146,10 @@ def ended(pod: Pod) -> Ended | None:
         said = "it refused what it was given" if code == USER_ERROR_STATUS else f"it ended with exit status {code}"
         words = " ".join(filter(None, [final.get("reason"), final.get("message")]))
         cause = f"{said} ({words})" if words and final.get("reason") != "Error" else said
-        return Ended(**here, cause=cause, retryable=False, time=time)
+        return Ended(**here, cause=cause, retryable=final.get("reason") == CONTAINER_LOST, time=time)
     if status.get("phase") == "Failed":
         cause = f"it failed ({status.get('reason', 'no reason')}: {status.get('message', 'no message')})"
-        return Ended(**here, cause=cause, retryable=status.get("reason") == "NodeLost", time=time)
+        return Ended(**here, cause=cause, retryable=False, time=time)
     return None
 
 
@@ -142,8 +158,9 @@ def _disruption(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> str:
     target = next((one for one in status.get("conditions") or () if one["type"] == "DisruptionTarget"), None)
     if target and target["status"] == "True":
         return f"the cluster took it away ({target.get('reason')}: {target.get('message')})"
-    if status.get("reason") in ("Evicted", "Preempting", "NodeShutdown", "Terminated"):
-        return f"it was evicted ({status['reason']}: {status.get('message', '')})"
+    reason = status.get("reason") or ""
+    if reason in DISRUPTIONS or reason.startswith("OutOf"):
+        return f"the cluster took it away ({reason}: {status.get('message', 'no message')})"
     return "it was deleted" if metadata.get("deletionTimestamp") else ""
 
 

@@ -262,6 +262,8 @@ def remove(cluster: Cluster, job: Job) -> None:
 def delete_job(cluster: Cluster, name: str, uid: str) -> bool:
     """Asks for a job's deletion with all that belongs to it, and does not wait.
 
+    Not in the foreground: while a TrainJob waits for what belongs to it to go, Trainer 2.3 makes that anew.
+
     Args:
         cluster: Where it is.
         name: The job's.
@@ -273,7 +275,7 @@ def delete_job(cluster: Cluster, name: str, uid: str) -> bool:
     Raises:
         UserError: If the cluster refuses it.
     """
-    this_one = client.V1DeleteOptions(propagation_policy="Foreground", preconditions=client.V1Preconditions(uid=uid))
+    this_one = client.V1DeleteOptions(propagation_policy="Background", preconditions=client.V1Preconditions(uid=uid))
     with api_call("delete", RESOURCE, cluster.namespace):
         try:
             _api(cluster).delete_namespaced_custom_object(*_at(cluster), name, body=this_one)

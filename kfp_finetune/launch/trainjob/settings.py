@@ -13,6 +13,10 @@ from kfp_finetune.settings import STRICT, read_settings
 Quantity = Annotated[str, Field(pattern=r"^([0-9]{1,15}(\.[0-9]{1,9})?(m|[KMGTPE]i|[kMGTPE])?)?$")]
 """A Kubernetes quantity, or nothing."""
 
+_NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+LabelName = Annotated[str, Field(pattern=rf"^([a-z0-9]([-a-z0-9.]{{0,251}}[a-z0-9])?/)?{_NAME}$")]
+LabelValue = Annotated[str, Field(pattern=rf"^({_NAME})?$")]
+
 
 @dataclass(frozen=True, config=STRICT)
 class JobSettings:
@@ -42,7 +46,7 @@ class JobSettings:
     shared_memory: Quantity = ""
     service_account: Annotated[str, Field(pattern=r"^[a-z0-9.-]*$", max_length=253)] = ""
     image_pull_secrets: list[str] = field(default_factory=list)
-    node_selector: dict[str, str] = field(default_factory=dict)
+    node_selector: dict[LabelName, LabelValue] = field(default_factory=dict)
     tolerations: list[dict[str, Any]] = field(default_factory=list)
     affinity: dict[str, Any] = field(default_factory=dict)
     queue: Annotated[str, Field(pattern=r"^[a-z0-9.-]*$", max_length=253)] = ""
@@ -50,8 +54,8 @@ class JobSettings:
     env_from_secrets: dict[str, Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")]] = field(
         default_factory=dict
     )
-    labels: dict[str, str] = field(default_factory=dict)
-    annotations: dict[str, str] = field(default_factory=dict)
+    labels: dict[LabelName, LabelValue] = field(default_factory=dict)
+    annotations: dict[LabelName, str] = field(default_factory=dict)
     start_timeout_minutes: Annotated[float, Field(gt=0, le=10_080)] = 60
     timeout_hours: Annotated[float, Field(gt=0, le=8_760)] = 168
     max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
@@ -70,13 +74,20 @@ def read_job_settings(values: Any) -> tuple[JobSettings | None, list[Problem]]:
         allowed = f"an object with keys of {', '.join(JobSettings.__dataclass_fields__)}"
         return None, [Problem("trainjob", repr(values), allowed, "Correct it.")]
     settings, problems = read_settings(JobSettings, dict(values), "trainjob.")
-    return settings, problems + reserved_variables(values.get("env", {}))
+    return settings, problems + [
+        problem for name in ("env", "env_from_secrets") for problem in reserved_variables(name, values.get(name))
+    ]
 
 
-def reserved_variables(env: Any) -> list[Problem]:
-    """The variables that Kubeflow Trainer sets and refuses from others, as one problem or none."""
-    taken = sorted(name for name in env if str(name).startswith("PET_")) if isinstance(env, Mapping) else []
+def reserved_variables(name: str, env: Any) -> list[Problem]:
+    """The variables that Kubeflow Trainer sets and refuses from others, as one problem or none.
+
+    Args:
+        name: Of the setting that they are in.
+        env: What the user gave for it.
+    """
+    taken = sorted(name for name in map(str, env) if name.startswith("PET_")) if isinstance(env, Mapping) else []
     if not taken:
         return []
     allowed = "names that do not begin with PET_, which Kubeflow Trainer sets for torchrun"
-    return [Problem("trainjob.env", ", ".join(taken), allowed, "Take them out.")]
+    return [Problem(f"trainjob.{name}", ", ".join(taken), allowed, "Take them out.")]

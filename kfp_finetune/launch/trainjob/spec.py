@@ -7,25 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kfp_finetune.cluster.ownership import MANAGED_BY
+from kfp_finetune.cluster.pods import NO_SIDECAR, RESTRICTED
 from kfp_finetune.cluster.trainer import GROUP, NODE, VERSION
+from kfp_finetune.errors import refuse
 from kfp_finetune.launch.trainjob.names import HEARTBEAT, RUN_PREFIX, SPEC_HASH
 from kfp_finetune.launch.trainjob.settings import JobSettings
 
 MANAGER = "kfp-finetune.io/launcher"
 """Who patched the runtime, as Trainer wants it named."""
 
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-SIDECAR = {"sidecar.istio.io/inject": "false"}
-"""Label and annotation of the pods: a mesh's sidecar would keep them from ever ending."""
+VOLUME_PREFIX = "kfp-finetune-"
+"""Of the volumes that this library adds, so that no other has their names."""
 
-RESTRICTED = {
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "readOnlyRootFilesystem": True,
-    "runAsNonRoot": True,
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-"""Of the training container; the image runs under any user."""
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 
 @dataclass(frozen=True)
@@ -73,6 +67,9 @@ def trainjob(spec: JobSpec, fields: frozenset[str], run: str, now: str) -> dict[
         fields: Names of a TrainJob's properties that the cluster knows; see `cluster.trainer.trainjob_fields`.
         run: Id of the run that holds the job.
         now: The time, RFC 3339 in UTC.
+
+    Raises:
+        UserError: If the installed version cannot carry a setting.
     """
     body: dict[str, Any] = {
         "runtimeRef": {"apiGroup": GROUP, "kind": spec.runtime_kind, "name": spec.runtime},
@@ -124,22 +121,19 @@ def _resources(spec: JobSpec) -> dict[str, Any]:
 
 
 def _pod(spec: JobSpec) -> dict[str, Any]:
-    """What is added to the runtime's pods; every field stands in the API of each supported version."""
+    """What is added to the runtime's pods; what the user mounts at one of our places takes it."""
     shared_memory = {"medium": "Memory"}
     if spec.settings.shared_memory:
         shared_memory["sizeLimit"] = spec.settings.shared_memory
-    volumes = [
-        {"name": "workspace", "persistentVolumeClaim": {"claimName": spec.volume}},
-        {"name": "shared-memory", "emptyDir": shared_memory},
-        {"name": "tmp", "emptyDir": {}},
-        *map(dict, spec.volumes),
-    ]
-    mounts = [
-        {"name": "workspace", "mountPath": spec.mount_path},
-        {"name": "shared-memory", "mountPath": "/dev/shm"},
-        {"name": "tmp", "mountPath": "/tmp"},
-        *map(dict, spec.volume_mounts),
-    ]
+    ours = {
+        spec.mount_path: ("workspace", {"persistentVolumeClaim": {"claimName": spec.volume}}),
+        "/dev/shm": ("shared-memory", {"emptyDir": shared_memory}),
+        "/tmp": ("tmp", {"emptyDir": {}}),
+    }
+    taken = {mount["mountPath"] for mount in spec.volume_mounts}
+    free = [(path, f"{VOLUME_PREFIX}{name}", kind) for path, (name, kind) in ours.items() if path not in taken]
+    volumes = [*({"name": name, **kind} for _, name, kind in free), *map(dict, spec.volumes)]
+    mounts = [*({"name": name, "mountPath": path} for path, name, _ in free), *map(dict, spec.volume_mounts)]
     settings = spec.settings
     wanted = {
         "serviceAccountName": settings.service_account,
@@ -148,19 +142,22 @@ def _pod(spec: JobSpec) -> dict[str, Any]:
         "tolerations": settings.tolerations,
         "affinity": settings.affinity,
     }
-    container = {"name": NODE, "volumeMounts": mounts, "securityContext": RESTRICTED}
+    container = {"name": NODE, "volumeMounts": mounts}
     return {**{name: value for name, value in wanted.items() if value}, "volumes": volumes, "containers": [container]}
 
 
 def _metadata(spec: JobSpec) -> dict[str, Any]:
     return {
-        "labels": {**spec.settings.labels, **MANAGED_BY, **SIDECAR},
-        "annotations": {**spec.settings.annotations, **SIDECAR},
+        "labels": {**spec.settings.labels, **MANAGED_BY, **NO_SIDECAR},
+        "annotations": {**spec.settings.annotations, **NO_SIDECAR},
     }
 
 
 def _runtime_patches(spec: JobSpec) -> list[dict[str, Any]]:
-    template = {"metadata": _metadata(spec), "spec": _pod(spec)}
+    pod = _pod(spec)
+    (container,) = pod["containers"]
+    secured = {**pod, "containers": [{**container, "securityContext": RESTRICTED}]}
+    template = {"metadata": _metadata(spec), "spec": secured}
     job = {"name": NODE, "template": {"spec": {"template": template}}}
     return [{"manager": MANAGER, "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [job]}}}}]
 
@@ -170,19 +167,29 @@ def _pod_template_overrides(spec: JobSpec) -> list[dict[str, Any]]:
 
 
 def _pod_spec_overrides(spec: JobSpec) -> list[dict[str, Any]]:
-    pod = _pod(spec)
-    # The first version takes neither a container's security context nor secrets to pull images with.
-    containers = [{name: value for name, value in pod["containers"][0].items() if name != "securityContext"}]
-    known = {name: value for name, value in pod.items() if name != "imagePullSecrets"}
-    return [{"targetJobs": [{"name": NODE}], **known, "containers": containers}]
+    asked = [name for name in NOT_IN_2_0 if getattr(spec.settings, name)]
+    if asked:
+        raise refuse(
+            ", ".join(f"trainjob.{name}" for name in asked),
+            "with Kubeflow Trainer 2.0",
+            "Kubeflow Trainer 2.1 or newer for them",
+            "Set it in the runtime, for all trainings, and take it out of trainjob; or have Kubeflow Trainer upgraded.",
+        )
+    return [{"targetJobs": [{"name": NODE}], **_pod(spec)}]
 
+
+NOT_IN_2_0 = ("affinity", "annotations", "image_pull_secrets", "labels")
+"""Settings that `podSpecOverrides` has no field for."""
 
 PATCHES: Mapping[str, Callable[[JobSpec], list[dict[str, Any]]]] = {
     "runtimePatches": _runtime_patches,
     "podTemplateOverrides": _pod_template_overrides,
     "podSpecOverrides": _pod_spec_overrides,
 }
-"""How the runtime's pods are changed, by the name that the field has since Trainer 2.2, in 2.1 and in 2.0."""
+"""How the runtime's pods are changed, by the name that the field has since Trainer 2.2, in 2.1 and in 2.0.
+
+The older two take no security context of a container: there the runtime's own holds.
+"""
 
 
 def _patch(spec: JobSpec, fields: frozenset[str]) -> dict[str, Any]:

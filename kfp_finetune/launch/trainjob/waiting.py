@@ -6,7 +6,9 @@ from typing import Any
 from kubernetes import client
 
 from kfp_finetune.cluster.client import Cluster
-from kfp_finetune.launch.trainjob.diagnosis import Pod, container, is_running, node_of
+from kfp_finetune.cluster.pods import why_not_running
+from kfp_finetune.cluster.trainer import NODE
+from kfp_finetune.launch.trainjob.diagnosis import Pod, is_running, node_of
 from kfp_finetune.launch.trainjob.lease import Job, condition
 
 EVENT_REASONS = frozenset({"FailedCreate", "TrainJobResourcesCreationFailed", "JobSetCreationFailed"})
@@ -29,22 +31,12 @@ def why_waiting(cluster: Cluster, job: Job | None, pods: Sequence[Pod], num_node
     if waiting:
         reasons: dict[str, int] = {}
         for pod in waiting:
-            reason = _reason(pod)
+            reason = why_not_running(pod, NODE)
             reasons[reason] = reasons.get(reason, 0) + 1
         return f"{running}; " + "; ".join(f"{count} wait: {reason}" for reason, count in reasons.items())
     if len(pods) < num_nodes and job is not None:
         return f"{running}; " + (_from_events(cluster, job) or "the others are not created yet")
     return running
-
-
-def _reason(pod: Pod) -> str:
-    state = (container(pod).get("state") or {}).get("waiting") or {}
-    if state.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-        return f"{state['reason']} ({state.get('message', 'no message')})"
-    for one in (pod.get("status") or {}).get("conditions") or ():
-        if one["type"] == "PodScheduled" and one["status"] == "False":
-            return f"{one.get('reason')} ({one.get('message')})"
-    return "its container is being created (image, volumes)"
 
 
 def _from_events(cluster: Cluster, job: Job) -> str:

@@ -1,0 +1,108 @@
+"""What is known of a job after each event, and when following it is over."""
+
+import time
+from typing import Any
+
+from launch.trainjob.statuses import CRASHED, ENDED_WELL, pod
+
+from kfp_finetune.cluster.watching import Changed, Listed
+from kfp_finetune.launch.trainjob.following import SETTLE_SECONDS, View, _is_over, updated
+
+UID = "ours"
+
+
+def job(uid: str = UID, condition: str = "", **metadata: Any) -> dict[str, Any]:
+    conditions = [{"type": condition, "status": "True"}] if condition else []
+    return {"metadata": {"name": "job", "uid": uid, **metadata}, "status": {"conditions": conditions}}
+
+
+def listed(*objects: dict[str, Any], kind: str = "pod") -> Listed:
+    return Listed(kind, {one["metadata"]["name"]: one for one in objects})
+
+
+def changed(one: dict[str, Any], kind: str = "pod", gone: bool = False) -> Changed:
+    return Changed(kind, one["metadata"]["name"], one, gone)
+
+
+def after(*events: Listed | Changed) -> View:
+    view = View()
+    for event in events:
+        view = updated(view, event, UID)
+    return view
+
+
+def is_over(view: View) -> bool:
+    return _is_over(view, time.monotonic())
+
+
+def test_before_the_pods_are_listed_nothing_is_known_of_them() -> None:
+    assert not after(listed(job(), kind="job")).pods_known
+    view = after(listed(job(), kind="job"), listed())
+    assert view.pods_known and not view.ends and not is_over(view)
+
+
+def test_a_pod_that_a_listing_misses_was_deleted_while_the_connection_was_down() -> None:
+    view = after(listed(pod(0), pod(1)), listed(pod(0)))
+    (end,) = view.ends
+    assert (end.node, end.cause, end.retryable) == (1, "it was deleted", True)
+    assert view.failed_at and list(view.pods) == [pod(0)["metadata"]["name"], pod(1)["metadata"]["name"]]
+
+
+def test_a_pod_that_ended_well_and_is_gone_is_no_failure() -> None:
+    assert after(listed(ENDED_WELL), listed()).ends == []
+    assert after(listed(ENDED_WELL), changed(ENDED_WELL, gone=True)).ends == []
+
+
+def test_a_pod_that_is_gone_keeps_what_it_ended_with() -> None:
+    (end,) = after(listed(pod()), changed(CRASHED), changed(CRASHED, gone=True)).ends
+    assert end.time == "2026-01-01T00:00:10Z"
+
+
+def test_a_running_pod_that_is_gone_was_deleted() -> None:
+    (end,) = after(listed(pod()), changed(pod(), gone=True)).ends
+    assert end.cause == "it was deleted"
+
+
+def test_the_first_bad_end_s_time_is_kept() -> None:
+    first = after(listed(pod(0), pod(1)), changed(CRASHED))
+    assert updated(first, changed(pod(1), gone=True), UID).failed_at == first.failed_at > 0
+
+
+def test_after_a_bad_end_the_others_are_waited_for_a_moment() -> None:
+    view = after(listed(job(), kind="job"), listed(CRASHED))
+    assert not _is_over(view, view.failed_at + SETTLE_SECONDS)
+    assert _is_over(view, view.failed_at + SETTLE_SECONDS + 1)
+
+
+def test_a_job_that_is_complete_or_failed_is_over_at_once() -> None:
+    for condition in "Complete", "Failed":
+        assert is_over(after(listed(job(), kind="job"), changed(job(condition=condition), "job")))
+    assert not is_over(after(listed(job(condition="Suspended"), kind="job")))
+
+
+def test_a_condition_that_is_not_true_does_not_count() -> None:
+    failed = job(condition="Failed")
+    failed["status"]["conditions"][0]["status"] = "False"
+    assert not is_over(after(listed(failed, kind="job")))
+
+
+def test_a_job_that_is_deleted_is_over_from_the_request_on() -> None:
+    going = changed(job(deletionTimestamp="2026-01-01T00:00:00Z"), "job")
+    for event in going, changed(job(), "job", gone=True), listed(kind="job"):
+        view = after(listed(job(), kind="job"), event)
+        assert view.deleted and is_over(view)
+        assert view.job is not None, "what it last was is kept"
+
+
+def test_another_job_of_the_name_is_not_ours() -> None:
+    other = job("other", "Complete")
+    replaced = after(listed(job(), kind="job"), listed(other, kind="job"))
+    assert replaced.deleted and replaced.job == job()
+    told = after(listed(job(), kind="job"), changed(other, "job"), changed(other, "job", gone=True))
+    assert not told.deleted and told.job == job()
+
+
+def test_a_job_that_was_gone_before_it_was_read_is_over() -> None:
+    for event in listed(kind="job"), listed(job("other"), kind="job"):
+        view = after(event)
+        assert view.job is None and is_over(view)
