@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo test fuzz test-images lint compile images push bench clean
+.PHONY: help install demo test fuzz test-images test-cluster lint compile images push bench clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -31,6 +31,10 @@ fuzz: install ## 10,000 requests drawn from the whole parameter set
 
 test-images: install ## builds both images, runs the pipeline in them; BASE=python:3.11-slim if a registry is at hand
 	tests/images/engine.sh $(BIN)/pytest tests/images
+
+test-cluster: install ## trainings on the cluster of KUBECONFIG, in the image KFP_FINETUNE_TEST_IMAGE that its nodes have
+	$(BIN)/pytest tests/cluster -m "not disruptive" --numprocesses 3 --dist loadgroup
+	$(BIN)/pytest tests/cluster -m disruptive
 
 lint: install ## style, types, which package may import which, and whether the compiled pipelines are up to date
 	$(BIN)/ruff check .

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import ConfigDict, ValidationError
 
@@ -15,9 +15,7 @@ STRICT = ConfigDict(extra="forbid", strict=True)
 T = TypeVar("T")
 
 
-def read_settings(
-    kind: type[T], values: Mapping[str, Any], prefix: str = ""
-) -> tuple[T | None, list[Problem]]:
+def read_settings(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> tuple[T | None, list[Problem]]:
     """Builds settings from what a user gave.
 
     Args:
@@ -28,7 +26,7 @@ def read_settings(
     Returns:
         The settings and no problem, or None and every problem.
     """
-    known = [field.name for field in fields(kind)]
+    known = [field.name for field in fields(cast(Any, kind))]
     given = {name: value for name, value in values.items() if name in known}
     unknown = [_unknown(f"{prefix}{name}", value, known) for name, value in values.items() if name not in known]
     try:

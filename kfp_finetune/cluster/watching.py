@@ -25,6 +25,9 @@ LONGEST_PAUSE = 10.0
 
 UNREACHABLE = (urllib3.exceptions.HTTPError, ConnectionError, TimeoutError)
 
+UNREADABLE = (ValueError, KeyError)
+"""What reading an answer raises that is none of the API server's, such as a proxy's page."""
+
 
 @dataclass(frozen=True)
 class Listed:
@@ -100,6 +103,8 @@ def follow(kind: str, fetch: Callable[..., Any], events: "Queue[Any]", stop: thr
                 return
         except UNREACHABLE:
             continue
+        except UNREADABLE:
+            version = ""
 
 
 def _watch(fetch: Callable[..., Any], version: str) -> Iterator[dict[str, Any]]:

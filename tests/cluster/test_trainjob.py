@@ -234,7 +234,7 @@ def test_what_is_set_on_the_task_reaches_the_training_pods_and_no_token_any_obje
     limits = {"cpu": "2", "memory": "5Gi", "nvidia.com/gpu": "4"}
     assert container.resources.limits == container.resources.requests == limits
     mounts = {mount.mount_path: mount.name for mount in container.volume_mounts}
-    assert {"/data": "t2-pvc", "/sec": "t2-secret", "/workspace": "workspace"}.items() <= mounts.items()
+    assert {"/data": "t2-pvc", "/sec": "t2-secret", "/workspace": "kfp-finetune-workspace"}.items() <= mounts.items()
     (memory,) = [volume for volume in pod.spec.volumes if volume.name == mounts["/dev/shm"]]
     assert memory.empty_dir.medium == "Memory"
     variables = {variable.name: variable for variable in container.env}

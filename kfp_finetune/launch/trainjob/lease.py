@@ -131,6 +131,9 @@ def hold(cluster: Cluster, job: Job, run: str) -> Lease:
             return _join(cluster, found, run)
         print(f"TrainJob {name}: replaced, since {replaced}", flush=True)
         remove(cluster, found)
+    else:
+        # Pods of a job that was deleted before would be taken for the new one's.
+        _wait_until_gone(cluster, name, uid="")
     with api_call("create", RESOURCE, cluster.namespace):
         try:
             made = _api(cluster).create_namespaced_custom_object(*_at(cluster), job, field_validation="Strict")
@@ -244,6 +247,11 @@ def remove(cluster: Cluster, job: Job) -> None:
     """
     name, uid = job["metadata"]["name"], job["metadata"]["uid"]
     delete_job(cluster, name, uid)
+    _wait_until_gone(cluster, name, uid)
+
+
+def _wait_until_gone(cluster: Cluster, name: str, uid: str) -> None:
+    """Waits until neither a job nor pods of one of that name are there, or another job has taken the name."""
     end = time.monotonic() + REMOVAL_SECONDS
     pause = 0.2
     while _is_there(cluster, name, uid):
@@ -288,8 +296,8 @@ def delete_job(cluster: Cluster, name: str, uid: str) -> bool:
 
 def _is_there(cluster: Cluster, name: str, uid: str) -> bool:
     job = find_job(cluster, name)
-    if job is not None and job["metadata"]["uid"] == uid:
-        return True
+    if job is not None:
+        return job["metadata"]["uid"] == uid
     with api_call("list", "pods", cluster.namespace):
         pods = client.CoreV1Api(cluster.api).list_namespaced_pod(
             cluster.namespace, label_selector=f"{JOBSET_LABEL}={name}", limit=1

@@ -125,7 +125,7 @@ def _pod(spec: JobSpec) -> dict[str, Any]:
     shared_memory = {"medium": "Memory"}
     if spec.settings.shared_memory:
         shared_memory["sizeLimit"] = spec.settings.shared_memory
-    ours = {
+    ours: dict[str, tuple[str, dict[str, Any]]] = {
         spec.mount_path: ("workspace", {"persistentVolumeClaim": {"claimName": spec.volume}}),
         "/dev/shm": ("shared-memory", {"emptyDir": shared_memory}),
         "/tmp": ("tmp", {"emptyDir": {}}),
