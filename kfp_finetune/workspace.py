@@ -12,28 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from kfp_finetune.errors import UserError, refuse
-from kfp_finetune.manifests import MANIFEST_NAME as MANIFEST_NAME
-from kfp_finetune.manifests import FileEntry as FileEntry
-from kfp_finetune.manifests import Manifest as Manifest
-from kfp_finetune.manifests import describe_files as describe_files
-from kfp_finetune.manifests import files_below as files_below
-from kfp_finetune.manifests import is_intact as is_intact
-from kfp_finetune.manifests import read_manifest as read_manifest
-from kfp_finetune.manifests import sha256_of as sha256_of
-from kfp_finetune.publishing import FLUSHES as FLUSHES
-from kfp_finetune.publishing import LOCK_WAIT_SECONDS as LOCK_WAIT_SECONDS
-from kfp_finetune.publishing import PARTIAL_PREFIX as PARTIAL_PREFIX
-from kfp_finetune.publishing import TEMPORARY_PREFIX as TEMPORARY_PREFIX
-from kfp_finetune.publishing import Interrupted as Interrupted
-from kfp_finetune.publishing import SourceChanged as SourceChanged
-from kfp_finetune.publishing import discard as discard
-from kfp_finetune.publishing import exclusive as exclusive
-from kfp_finetune.publishing import locked as locked
-from kfp_finetune.publishing import partial_directory as partial_directory
-from kfp_finetune.publishing import publishing as publishing
-from kfp_finetune.publishing import resuming as resuming
-from kfp_finetune.publishing import sync as sync
-from kfp_finetune.publishing import write_atomically as write_atomically
 
 MOUNT_PATH = "/workspace"
 """Where the volume is mounted in every step's pod."""

@@ -10,6 +10,7 @@ def export_model(
     training_plan: dsl.Input[dsl.Artifact],
     model: dsl.Output[dsl.Model],
     name: str = "finetune",
+    keep_runs: int = 0,
     workspace: str = "/workspace",
 ):
     """Publishes the newest epoch as a model that transformers loads, verified tensor by tensor.
@@ -18,6 +19,7 @@ def export_model(
         training_plan: From plan; the training must have an epoch.
         model: The export's manifest: where it lies, its files' sizes and checksums.
         name: The series; latest/NAME points to the export afterwards.
+        keep_runs: How many trainings and exports of the series to keep on the volume, with this one; 0 for all.
         workspace: Where the volume is mounted.
     """
     from kfp_finetune.errors import clear_errors
@@ -27,4 +29,4 @@ def export_model(
         from kfp_finetune.components.export_model.export import export
         from kfp_finetune.components.torchtune_train.record import recall_plan
 
-        record_manifest(export(recall_plan(training_plan), name, workspace), model)
+        record_manifest(export(recall_plan(training_plan), name, workspace, keep_runs), model)

@@ -12,17 +12,19 @@ from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.errors import refuse
 from kfp_finetune.manifests import MANIFEST_NAME, Manifest, describe_files, is_intact, read_manifest
 from kfp_finetune.publishing import exclusive, publishing
+from kfp_finetune.series import note_use, prune_series
 from kfp_finetune.sources.hub_address import repository_name
 from kfp_finetune.workspace import REPORT_NAME, Workspace, open_workspace, point_latest
 
 
-def export(plan: Plan, name: str, workspace_root: str) -> Manifest:
-    """Publishes a training's model, or finds it published, and makes it the newest of its series.
+def export(plan: Plan, name: str, workspace_root: str, keep_runs: int = 0) -> Manifest:
+    """Publishes a training's model, or finds it published, and makes it the newest of its series; older ones may go.
 
     Args:
         plan: The training.
         name: The series.
         workspace_root: Absolute path of the mounted volume.
+        keep_runs: How many trainings of the series to keep, with this one; 0 for all.
 
     Returns:
         The manifest of exports/KEY.
@@ -42,6 +44,8 @@ def export(plan: Plan, name: str, workspace_root: str) -> Manifest:
                 (staging / MANIFEST_NAME).write_text(manifest.to_json())
     link = point_latest(workspace, name, target)
     print(f"exported to {target}; {link} points to it", flush=True)
+    note_use(workspace, name, plan.key)
+    prune_series(workspace, name, keep_runs)
     return manifest
 
 

@@ -22,8 +22,9 @@ from kfp_finetune.components.torchtune_train.settings import (
 )
 from kfp_finetune.components.torchtune_train.tensor_parallel import check_tensor_parallel
 from kfp_finetune.errors import Problem, UserError
+from kfp_finetune.manifests import Manifest
 from kfp_finetune.settings import read_settings
-from kfp_finetune.workspace import Manifest, Workspace, check_series_name, content_key
+from kfp_finetune.workspace import Workspace, check_series_name, content_key
 
 FORMAT = 2
 """Raised by hand when the same settings would train differently than before; part of every training's key."""

@@ -16,7 +16,8 @@ from kfp_finetune.components.torchtune_train.epochs import (
     whole_epochs,
 )
 from kfp_finetune.components.torchtune_train.families import complete, keeps_pairs, rotary_heads
-from kfp_finetune.workspace import MANIFEST_NAME, publishing
+from kfp_finetune.manifests import MANIFEST_NAME
+from kfp_finetune.publishing import publishing
 
 
 class EpochCheckpointer(FullModelHFCheckpointer):

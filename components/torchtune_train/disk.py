@@ -6,7 +6,8 @@ from kfp_finetune.components.torchtune_train.epochs import whole_epochs
 from kfp_finetune.components.torchtune_train.families import Architecture, matrix_shapes
 from kfp_finetune.components.torchtune_train.settings import TrainSettings
 from kfp_finetune.errors import Problem
-from kfp_finetune.workspace import Workspace, files_below
+from kfp_finetune.manifests import files_below
+from kfp_finetune.workspace import Workspace
 
 BYTES = {"bf16": 2, "fp32": 4}
 """Of one number, by dtype."""

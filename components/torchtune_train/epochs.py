@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from kfp_finetune.errors import refuse
-from kfp_finetune.workspace import TEMPORARY_PREFIX, write_atomically
+from kfp_finetune.publishing import TEMPORARY_PREFIX, write_atomically
 
 ADAPTER_FOLDER = "adapter"
 """Folder of an epoch that holds the adapter, where no loader of the merged weights applies it a second time."""

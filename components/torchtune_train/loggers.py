@@ -21,8 +21,8 @@ from omegaconf import OmegaConf
 from pydantic import Field, TypeAdapter, ValidationError
 
 from kfp_finetune.errors import Problem
+from kfp_finetune.publishing import write_atomically
 from kfp_finetune.sources.retries import plain
-from kfp_finetune.workspace import write_atomically
 
 SETTING = "metric_loggers"
 RUNS_NAME = "loggers.json"

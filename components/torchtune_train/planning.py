@@ -9,16 +9,11 @@ from kfp_finetune.components.torchtune_train.epochs import finished_epochs
 from kfp_finetune.components.torchtune_train.plan import PLAN_NAME, Plan, read_plan
 from kfp_finetune.components.torchtune_train.summary import Summary, read_summary
 from kfp_finetune.errors import Problem, UserError
+from kfp_finetune.manifests import Manifest, is_intact, read_manifest
+from kfp_finetune.publishing import exclusive, publishing
 from kfp_finetune.reports.data import data_report
-from kfp_finetune.workspace import (
-    Manifest,
-    Workspace,
-    exclusive,
-    is_intact,
-    open_workspace,
-    publishing,
-    read_manifest,
-)
+from kfp_finetune.series import note_use
+from kfp_finetune.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
     from kfp_finetune.components.torchtune_train.prepare import Prepared
@@ -82,6 +77,7 @@ def make_plan(
                 plan = _describe(request, prepared, workspace.relative(training))
                 (staging / REPORT_NAME).write_text(_report(plan, request, prepared))
                 (staging / PLAN_NAME).write_text(plan.to_json())
+    note_use(workspace, name, request.key)
     plan = read_plan(training)
     # The same processes may have been spread over other machines before.
     plan = replace(plan, num_procs_per_node=request.train.num_procs_per_node, num_nodes=request.train.num_nodes)

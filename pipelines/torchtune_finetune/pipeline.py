@@ -69,6 +69,7 @@ def torchtune_finetune(
     storage_class: str = "",
     create_volume: bool = True,
     keep_volume: bool = True,
+    keep_runs: int = 0,
     workspace: str = MOUNT_PATH,
     train_image: str = TRAIN_IMAGE,
 ):
@@ -111,6 +112,7 @@ def torchtune_finetune(
         storage_class: Storage class of the volume if it is created; empty for the cluster's default.
         create_volume: Whether to create the volume unless it is there; false for a volume of your own.
         keep_volume: Whether to keep the volume after the run; it is only ever deleted if the pipeline created it.
+        keep_runs: How many trainings, exports, datasets and models of this series to keep on the volume; 0 for all.
         workspace: Where the volume is mounted; another folder only outside a cluster.
         train_image: Image of the steps that load a model: plan, train, evaluate, export.
     """
@@ -124,8 +126,8 @@ def torchtune_finetune(
             storage_class=storage_class,
             create=create_volume,
         )
-        data = initialize_dataset(uri=dataset, config=dataset_config, reuse=reuse, workspace=workspace)
-        base = initialize_model(uri=model, reuse=reuse, workspace=workspace)
+        data = initialize_dataset(uri=dataset, config=dataset_config, reuse=reuse, keep=keep_runs, workspace=workspace)
+        base = initialize_model(uri=model, reuse=reuse, keep=keep_runs, workspace=workspace)
         planned = plan(
             dataset=data.outputs["dataset"],
             model=base.outputs["model"],
@@ -171,7 +173,8 @@ def torchtune_finetune(
                 here = torchtune_train(training_plan=training_plan, workspace=workspace)
             trained = dsl.OneOf(by_trainjob.outputs["Output"], here.outputs["Output"])
             evaluated = evaluate_model(training_plan=training_plan, trained=trained, workspace=workspace)
-            exported = export_model(training_plan=training_plan, name=name, workspace=workspace).after(evaluated)
+            exported = export_model(training_plan=training_plan, name=name, keep_runs=keep_runs, workspace=workspace)
+            exported.after(evaluated)
             for step, gpus in (here, num_procs_per_node), (evaluated, 1):
                 step.set_accelerator_type(accelerator).set_accelerator_limit(gpus)
                 # kfp 2.17 leaves the parameters of these setters out of the inputs of the groups around a task.

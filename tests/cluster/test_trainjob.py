@@ -174,22 +174,24 @@ def test_the_same_work_is_found_again_and_with_other_resources_replaced(run, spe
 
 
 def test_work_that_another_run_waits_for_is_followed_as_it_is(steps, spec, cluster):
+    one, other = uuid.uuid4().hex, uuid.uuid4().hex
     fields = trainjob_fields(steps)
     sleeping = shell(spec, "sleep 600")
-    first = hold(steps, trainjob(sleeping, fields, "run-1", now()), "run-1")
-    second = hold(steps, trainjob(shell(spec, "sleep 600", memory="500Mi"), fields, "run-2", now()), "run-2")
+    first = hold(steps, trainjob(sleeping, fields, one, now()), one)
+    second = hold(steps, trainjob(shell(spec, "sleep 600", memory="500Mi"), fields, other, now()), other)
     assert first.uid == second.uid
-    assert release(steps, "run-1") == [f"TrainJob {spec.name}: left to run run-2, which holds it too"]
+    assert release(steps, one) == [f"TrainJob {spec.name}: left to run {other}, which holds it too"]
     assert "deletionTimestamp" not in find_job(cluster, spec.name)["metadata"]
-    assert release(steps, "run-2") == [f"TrainJob {spec.name}: deleted; its checkpoints are kept"]
+    assert release(steps, other) == [f"TrainJob {spec.name}: deleted; its checkpoints are kept"]
 
 
 def test_a_job_whose_steps_are_gone_is_swept_and_no_other(steps, spec, cluster, eventually):
+    one, other = uuid.uuid4().hex, uuid.uuid4().hex
     fields = trainjob_fields(steps)
     spared = replace(spec, name=f"{spec.name}-spared")
     long_ago = "2026-01-01T00:00:00Z"
-    hold(steps, trainjob(shell(spec, "sleep 600"), fields, "run-1", long_ago), "run-1")
-    hold(steps, trainjob(spared, fields, "run-2", now()), "run-2")
+    hold(steps, trainjob(shell(spec, "sleep 600"), fields, one, long_ago), one)
+    hold(steps, trainjob(spared, fields, other, now()), other)
     assert sweep(steps) == [f"TrainJob {spec.name}: deleted, since no step has waited for it lately"]
     assert eventually(lambda: find_job(cluster, spec.name) is None, 60)
     assert find_job(cluster, spared.name) is not None

@@ -6,6 +6,7 @@ import pytest
 import urllib3
 from kubernetes import client
 
+from kfp_finetune.components.create_volume.sharing import share
 from kfp_finetune.components.create_volume.spec import VolumeSpec, check_spec
 from kfp_finetune.components.create_volume.volume import create_volume, ensure_volume
 from kfp_finetune.components.delete_volume.volume import delete_volume, remove_volume
@@ -129,6 +130,21 @@ def test_without_a_cluster_the_message_names_the_configuration(nowhere):
     for call in (lambda: ensure_volume(VolumeSpec("data"), create=True), lambda: remove_volume("data", keep=False)):
         with pytest.raises(UserError, match=r"(?s)Kubernetes configuration: given .*absent.*Set KUBECONFIG"):
             call()
+
+
+def test_a_volume_that_is_taken_as_it_is_can_be_prepared(nowhere):
+    with pytest.raises(UserError, match="Kubernetes configuration"):
+        ensure_volume(VolumeSpec("data"), create=False, prepare=True)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777])
+def test_a_directory_that_everybody_may_write_to_stays_as_it_is(tmp_path, mode):
+    tmp_path.chmod(mode)
+    before = tmp_path.stat()
+    assert share(tmp_path) == ""
+    after = tmp_path.stat()
+    assert (after.st_mode, after.st_gid) == (before.st_mode, before.st_gid)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_bad_parameter_is_said_before_a_missing_cluster(nowhere):
