@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo test fuzz test-images test-cluster lint compile images push bench clean
+.PHONY: help install demo test fuzz test-images test-cluster lint compile images push bench bench-cluster clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -57,6 +57,9 @@ push: ## pushes both images; REGISTRY= and TAG= as above
 
 bench: install ## the figures of the README
 	$(BIN)/python -m benchmarks
+
+bench-cluster: install ## a TrainJob by the pipeline and by kubectl, and requests to the API server; as test-cluster
+	$(BIN)/python -m benchmarks cluster
 
 clean: ## remove what was built, but not .venv
 	rm -rf build dist *.egg-info

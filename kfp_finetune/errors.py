@@ -59,6 +59,10 @@ class UserError(Exception):
         return "\n".join([f"{count} with what was given:", *(f"  - {problem}" for problem in self.problems)])
 
 
+class StepError(Exception):
+    """Work that failed for a reason that the message tells whole: a traceback would add nothing."""
+
+
 def refuse(what: str, given: object, allowed: str, mend: str, kind: type[UserError] = UserError) -> UserError:
     """The error for a single problem; see `Problem` for the other arguments.
 
@@ -92,10 +96,11 @@ def refuse_other_version() -> None:
 def clear_errors() -> Iterator[None]:
     """The frame of every step: a `UserError` is its message on stderr and exit status 2, without a traceback.
 
-    The first such error is an image of another version than the pipeline's.
+    The first such error is an image of another version than the pipeline's. A `StepError` is its message too, with
+    exit status 1.
 
     Raises:
-        SystemExit: With status `USER_ERROR_STATUS`, if the body raised `UserError`.
+        SystemExit: With status `USER_ERROR_STATUS` if the body raised `UserError`, with 1 if it raised `StepError`.
     """
     try:
         refuse_other_version()
@@ -103,3 +108,6 @@ def clear_errors() -> Iterator[None]:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(USER_ERROR_STATUS) from None
+    except StepError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(1) from None

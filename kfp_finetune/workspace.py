@@ -103,7 +103,7 @@ def _unwritable(path: Path, error: OSError) -> UserError:
         f"{path}, where this step (uid {os.getuid()}, gid {os.getgid()}) cannot write: {error.strerror}; "
         f"{there} is owned by {found.st_uid}:{found.st_gid} with mode {found.st_mode & 0o7777:o}",
         "a directory that the step's user or group may write to",
-        "Make the volume's root group-writable for the step's gid, or choose another volume.",
+        "Set prepare_volume once, which makes the volume's root group-writable for gid 0, or choose another volume.",
     )
 
 

@@ -11,7 +11,8 @@ from kfp_finetune.cluster.trainer import (
     require_jobset,
     trainjob_fields,
 )
-from kfp_finetune.launch.trainjob.lease import is_abandoned, list_jobs
+from kfp_finetune.launch.trainjob.jobs import list_jobs
+from kfp_finetune.launch.trainjob.lease import is_abandoned
 from kfp_finetune.launch.trainjob.names import RESOURCE
 from kfp_finetune.launch.trainjob.spec import PATCHES
 

@@ -24,5 +24,7 @@ def clean_up(run: str, launcher: str, volume: str, keep_volume: bool = True):
         from kfp_finetune.components.clean_up.leftovers import stop_trainings
         from kfp_finetune.components.delete_volume.volume import remove_volume
 
-        stop_trainings(run, launcher)
-        remove_volume(volume, keep_volume)
+        try:
+            stop_trainings(run, launcher)
+        finally:
+            remove_volume(volume, keep_volume)

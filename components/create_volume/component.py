@@ -30,7 +30,7 @@ def create_volume(
             seconds, 1 to 86400. Default 300.
         prepare: Whether to make the volume writable for group 0, which the images run in, with a short pod; for
             volumes that only root may write to. Default false.
-        image: Image of that pod; empty for this library's image of the steps. Default empty.
+        image: Image of that pod, one of this library's; empty for the published image of the steps. Default empty.
 
     Returns:
         The name of the volume.

@@ -7,7 +7,7 @@ from typing import Any
 
 from kubernetes import client
 
-from kfp_finetune.cluster.client import Cluster, api_call, connect, missing_right
+from kfp_finetune.cluster.client import Cluster, api_call, connect, missing_right, patiently
 from kfp_finetune.cluster.rights import STEP_RIGHTS, account_name, is_allowed
 from kfp_finetune.cluster.trainer import find_runtime, trainjob_fields
 from kfp_finetune.components.torchtune_train.plan import Plan
@@ -15,12 +15,15 @@ from kfp_finetune.components.torchtune_train.summary import Summary, parse_summa
 from kfp_finetune.errors import Problem, UserError, refuse
 from kfp_finetune.launch.trainjob.names import RESOURCE, job_name
 from kfp_finetune.launch.trainjob.run import run_trainjob
-from kfp_finetune.launch.trainjob.settings import JobSettings, read_job_settings
+from kfp_finetune.launch.trainjob.settings import JobSettings, read_job_settings, reserved_variables
 from kfp_finetune.launch.trainjob.spec import JobSpec
 from kfp_finetune.progress import parse_progress
 from kfp_finetune.workspace import MOUNT_PATH
 
 NODE_MODULE = "kfp_finetune.components.torchtune_train.node"
+
+FOR_VOLUMES = ("create pods", "delete pods")
+"""Rights on pods that create_volume uses, and no training."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Request:
         volume: PersistentVolumeClaim with the workspace.
         accelerator: Kubernetes resource name of the GPUs; empty for CPUs.
         settings: What else the user set.
+        resources: Amounts of resources for each node.
         env: Environment variables as Kubernetes writes them.
         volumes: More volumes as Kubernetes writes them.
         volume_mounts: Where those are mounted.
@@ -43,6 +47,7 @@ class Request:
     volume: str
     accelerator: str
     settings: JobSettings
+    resources: Mapping[str, str] = field(default_factory=dict)
     env: Sequence[Mapping[str, Any]] = ()
     volumes: Sequence[Mapping[str, Any]] = ()
     volume_mounts: Sequence[Mapping[str, Any]] = ()
@@ -85,13 +90,13 @@ def read_request(runtime: str, image: str, volume: str, accelerator: str, trainj
 def _with_task_config(request: Request, task: Any) -> Request:
     """A request with what was set on the task where the user's own settings say nothing else."""
     settings = request.settings
+    if problems := reserved_variables({variable["name"]: "" for variable in task.env or ()}):
+        raise UserError(problems)
     amounts = {**((task.resources or {}).get("requests") or {}), **((task.resources or {}).get("limits") or {})}
     mounts = [mount for mount in task.volume_mounts or () if mount["mountPath"] != MOUNT_PATH]
     mounted = {mount["name"] for mount in mounts}
     settings = replace(
         settings,
-        cpu=settings.cpu or amounts.get("cpu", ""),
-        memory=settings.memory or amounts.get("memory", ""),
         node_selector={**(task.node_selector or {}), **settings.node_selector},
         tolerations=[*(task.tolerations or ()), *settings.tolerations],
         affinity=settings.affinity or task.affinity or {},
@@ -99,6 +104,7 @@ def _with_task_config(request: Request, task: Any) -> Request:
     return replace(
         request,
         settings=settings,
+        resources=amounts,
         env=task.env or (),
         volumes=[volume for volume in task.volumes or () if volume["name"] in mounted],
         volume_mounts=mounts,
@@ -130,8 +136,8 @@ def check_cluster(runtime: str, volume: str, num_nodes: int, trainjob: Any) -> l
 
 
 def _missing_rights(cluster: Cluster) -> list[Problem]:
-    used = {RESOURCE, "pods", "pods/log"}
-    missing = [right for right in STEP_RIGHTS if right.resource in used and not is_allowed(cluster, right)]
+    used = [right for right in STEP_RIGHTS if right.resource == RESOURCE or right.resource.startswith("pods")]
+    missing = [right for right in used if str(right) not in FOR_VOLUMES and not is_allowed(cluster, right)]
     user = account_name(cluster) if missing else ""
     return [missing_right(user, right.verb, right.resource, cluster.namespace) for right in missing]
 
@@ -171,7 +177,7 @@ def train_on_cluster(plan: Plan, request: Request, run: str) -> Outcome:
     spec = JobSpec(
         name=job_name(plan.key),
         runtime=request.runtime,
-        runtime_kind=find_runtime(cluster, request.runtime),
+        runtime_kind=patiently(find_runtime)(cluster, request.runtime),
         image=request.image,
         command=["python", "-m", NODE_MODULE, "--training", plan.key, "--num-procs", str(plan.num_procs_per_node),
                  "--workspace", MOUNT_PATH],
@@ -181,6 +187,7 @@ def train_on_cluster(plan: Plan, request: Request, run: str) -> Outcome:
         volume=request.volume,
         mount_path=MOUNT_PATH,
         settings=request.settings,
+        resources=request.resources,
         env=request.env,
         volumes=request.volumes,
         volume_mounts=request.volume_mounts,

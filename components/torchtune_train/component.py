@@ -88,7 +88,7 @@ def plan(
         from kfp_finetune.components.torchtune_train.planning import make_plan
         from kfp_finetune.components.torchtune_train.record import record_plan
 
-        problems = check_launcher(launcher, runtime, volume, num_nodes, trainjob)
+        problems = check_launcher(launcher, runtime, volume, num_nodes, trainjob, workspace)
         outcome = make_plan(recall_manifest(dataset), recall_manifest(model), name, settings, workspace, problems)
         return record_plan(outcome, training_plan, data_report, workspace)
 
@@ -124,10 +124,12 @@ def torchtune_train(
 
 
 PASSED_THROUGH = [
+    # The step, too, needs the version that it was compiled from.
+    dsl.TaskConfigPassthrough(field=dsl.TaskConfigField.ENV, apply_to_task=True)
+] + [
     dsl.TaskConfigPassthrough(field=field, apply_to_task=False)
     for field in (
         dsl.TaskConfigField.RESOURCES,
-        dsl.TaskConfigField.ENV,
         dsl.TaskConfigField.KUBERNETES_AFFINITY,
         dsl.TaskConfigField.KUBERNETES_TOLERATIONS,
         dsl.TaskConfigField.KUBERNETES_NODE_SELECTOR,

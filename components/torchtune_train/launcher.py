@@ -3,11 +3,14 @@
 from typing import Any
 
 from kfp_finetune.errors import Problem
+from kfp_finetune.workspace import MOUNT_PATH
 
 LAUNCHERS = ("process", "trainjob")
 
 
-def check_launcher(launcher: str, runtime: str, volume: str, num_nodes: int, trainjob: Any) -> list[Problem]:
+def check_launcher(
+    launcher: str, runtime: str, volume: str, num_nodes: int, trainjob: Any, workspace: str
+) -> list[Problem]:
     """What is wrong with where a training is to run, found before a GPU is asked for.
 
     Args:
@@ -16,13 +19,18 @@ def check_launcher(launcher: str, runtime: str, volume: str, num_nodes: int, tra
         volume: PersistentVolumeClaim with the workspace.
         num_nodes: Machines.
         trainjob: What the user gave for the training pods.
+        workspace: Where the volume is mounted.
     """
     if launcher not in LAUNCHERS:
         return [Problem("launcher", repr(launcher), " or ".join(LAUNCHERS), "Correct launcher and run again.")]
     if launcher == "trainjob":
         from kfp_finetune.components.torchtune_train.cluster import check_cluster
 
-        return check_cluster(runtime, volume, num_nodes, trainjob)
+        problems = check_cluster(runtime, volume, num_nodes, trainjob)
+        if workspace != MOUNT_PATH:
+            allowed = f"{MOUNT_PATH} with launcher trainjob, where the training pods mount the volume"
+            problems.append(Problem("workspace", workspace, allowed, f"Set workspace to {MOUNT_PATH}."))
+        return problems
     if num_nodes > 1:
         mend = "Set launcher to trainjob, or num_nodes to 1."
         return [Problem("num_nodes", f"{num_nodes}, with launcher process", "1 in a step's own pod", mend)]

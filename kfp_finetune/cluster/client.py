@@ -3,20 +3,26 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import urllib3
 import yaml
 from kubernetes import client, config
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from kfp_finetune.errors import Problem, UserError, refuse
 
+Call = TypeVar("Call", bound=Callable[..., Any])
+
 REQUEST_TIMEOUT = (10, 60)
 """Seconds to connect and to read that bound every call which names no bound of its own."""
+
+PATIENCE_SECONDS = 600
+"""Longest time for which a call that must not be lost is made again and again."""
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where Kubernetes puts a pod's own token and namespace."""
@@ -36,6 +42,10 @@ class Cluster:
 
     api: client.ApiClient
     namespace: str
+
+
+class UnreachableError(UserError):
+    """A call that the API server did not answer, or not now: another attempt may be answered."""
 
 
 class ForbiddenError(UserError):
@@ -145,12 +155,30 @@ def api_call(verb: str, resource: str, namespace: str = "") -> Iterator[None]:
             if refusal["verb"] == "impersonate":
                 verb, resource, namespace = "impersonate", refusal["resource"], ""
             raise ForbiddenError([missing_right(refusal["user"], verb, resource, namespace)]) from error
+        if error.status in (0, 429) or error.status >= 500:
+            raise UnreachableError([_unreachable(error)]) from error
         problem = _problem_of(error, resource, namespace)
         if problem is None:
             raise
         raise (NotAdmittedError if error.status == 403 else UserError)([problem]) from error
     except urllib3.exceptions.HTTPError as error:
-        raise UserError([_unreachable(error)]) from error
+        raise UnreachableError([_unreachable(error)]) from error
+
+
+def patiently(call: Call) -> Call:
+    """Let a call be made again, for `PATIENCE_SECONDS`, while the API server does not answer it.
+
+    Args:
+        call: A function whose API calls stand in `api_call`.
+
+    """
+    return retry(
+        retry=retry_if_exception_type(UnreachableError),
+        stop=stop_after_delay(PATIENCE_SECONDS),
+        wait=wait_random_exponential(1, max=15),
+        reraise=True,
+        before_sleep=lambda state: print(f"waiting for the API server: attempt {state.attempt_number + 1}", flush=True),
+    )(call)
 
 
 def status_message(error: client.ApiException) -> str:
@@ -168,8 +196,6 @@ def _status_of(error: client.ApiException) -> dict[str, Any]:
 
 def _problem_of(error: client.ApiException, resource: str, namespace: str) -> Problem | None:
     message = status_message(error)
-    if error.status == 0:
-        return _unreachable(error)
     if error.status == 401:
         return Problem(
             "the Kubernetes credentials",
@@ -230,6 +256,7 @@ def _unreachable(error: Exception) -> Problem:
     return Problem(
         "the Kubernetes API server",
         f"{server}, which does not answer ({str(reason).strip()})",
-        "one that is reachable from here",
-        "Check the address in KUBECONFIG, the network (VPN, proxy) and that the cluster runs; then start again.",
+        "one that answers from here",
+        "See whether the cluster runs and, outside of it, the address in KUBECONFIG and the network (VPN, proxy); then "
+        "start again.",
     )

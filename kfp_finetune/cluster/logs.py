@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -21,6 +22,12 @@ CLOCK_MARGIN = 60
 
 LONGEST_PAUSE = 10.0
 
+LONGEST_LINE = 2**20
+"""Bytes of a line that are kept."""
+
+TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
+"""As a node writes it before each line, in its own time zone."""
+
 TOO_MANY_REQUESTS = 429
 """What a busy API server answers."""
 
@@ -30,7 +37,7 @@ class Line:
     """A line of a log.
 
     Args:
-        time: When it was written, by the node's clock: RFC 3339 with nine digits, so that text sorts by time.
+        time: When it was written, by the node's clock: RFC 3339 in UTC with nine digits, so that text sorts by time.
         text: Without its end.
     """
 
@@ -81,7 +88,7 @@ def follow_log(
                 _preload_content=False, _request_timeout=(REQUEST_TIMEOUT[0], SILENCE_SECONDS),
             )  # fmt: skip
             with closing(response):
-                for line in _after(place, _lines(response)):
+                for line in _after(place, _lines(response, whole=is_last)):
                     place, pause = place.moved(line), 0.0
                     yield line
                     if stop.is_set():
@@ -120,15 +127,26 @@ def _since(seen: str) -> int | None:
     return max(1, math.ceil(ago.total_seconds()) + CLOCK_MARGIN)
 
 
-def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[Line]:
-    """The whole lines of an answer; the last one of a connection that was cut is left for the next."""
+def _lines(response: urllib3.BaseHTTPResponse, whole: bool) -> Iterator[Line]:
+    """The lines of an answer, without a last one that has no end unless the log is known to end there."""
     rest = b""
     for chunk in response.stream(65536, decode_content=False):
         *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            time, _, text = line.decode(errors="replace").partition(" ")
-            if time.endswith("Z") or "+" in time:
-                yield Line(time, text)
+        yield from filter(None, map(_line, lines))
+        if len(rest) > LONGEST_LINE:
+            rest = rest[:LONGEST_LINE]
+    if whole and (last := _line(rest)):
+        yield last
+
+
+def _line(raw: bytes) -> Line | None:
+    """A line with its time; None for what a node says instead of a log."""
+    stamp, _, text = raw.decode(errors="replace").partition(" ")
+    if not (match := TIME.fullmatch(stamp)):
+        return None
+    second, fraction, zone = match.groups()
+    there = datetime.fromisoformat(second + zone.replace("Z", "+00:00"))
+    return Line(f"{there.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{fraction or '':0<9}Z", text)
 
 
 def _has_ended(core: client.CoreV1Api, namespace: str, pod: str, container: str) -> bool:

@@ -17,6 +17,9 @@ from kfp_finetune.cluster.client import REQUEST_TIMEOUT
 REFUSALS = (401, 403, 404)
 """Answers that another attempt will not change."""
 
+REFUSAL_SECONDS = 30
+"""An API server that has just started refuses what it will allow once it has read the roles."""
+
 WATCH_SECONDS = 120
 """Longest watch; the API server ends longer ones by itself."""
 
@@ -81,7 +84,7 @@ def follow(kind: str, fetch: Callable[..., Any], events: "Queue[Any]", stop: thr
         events: Where they go.
         stop: Ends the following, at the latest when the current watch ends.
     """
-    version, pause = "", 0.0
+    version, pause, refused_since = "", 0.0, 0.0
     while not stop.wait(random.uniform(0.5, 1) * pause):
         pause = min(max(0.5, 2 * pause), LONGEST_PAUSE)
         try:
@@ -91,7 +94,7 @@ def follow(kind: str, fetch: Callable[..., Any], events: "Queue[Any]", stop: thr
                 events.put(Listed(kind, {item["metadata"]["name"]: item for item in found["items"]}))
             began = time.monotonic()
             for event in _watch(fetch, version):
-                version, pause = event["object"]["metadata"]["resourceVersion"], 0.0
+                version, pause, refused_since = event["object"]["metadata"]["resourceVersion"], 0.0, 0.0
                 if event["type"] != "BOOKMARK":
                     events.put(_change(kind, event))
             if time.monotonic() - began > LONGEST_PAUSE:
@@ -99,8 +102,10 @@ def follow(kind: str, fetch: Callable[..., Any], events: "Queue[Any]", stop: thr
         except client.ApiException as error:
             version = "" if error.status == 410 else version
             if error.status in REFUSALS:
-                events.put(Broken(kind, error))
-                return
+                refused_since = refused_since or time.monotonic()
+                if time.monotonic() - refused_since >= REFUSAL_SECONDS:
+                    events.put(Broken(kind, error))
+                    return
         except UNREACHABLE:
             continue
         except UNREADABLE:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kfp_finetune.errors import StepError
+
 PR_SET_PDEATHSIG = 1
 """From linux/prctl.h."""
 
@@ -22,7 +24,7 @@ TERMINATED = 128 + signal.SIGTERM
 LAST_LINES = 20
 
 
-class LaunchError(RuntimeError):
+class LaunchError(StepError):
     """The processes did not end well; the message has the last lines of each."""
 
 

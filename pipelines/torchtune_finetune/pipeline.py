@@ -10,7 +10,7 @@ from kfp_finetune.components.export_model.component import export_model
 from kfp_finetune.components.initialize_dataset.component import initialize_dataset
 from kfp_finetune.components.initialize_model.component import initialize_model
 from kfp_finetune.components.torchtune_train.component import plan, torchtune_train, torchtune_trainjob
-from kfp_finetune.images import TRAIN_IMAGE
+from kfp_finetune.images import STEPS_IMAGE, TRAIN_IMAGE
 from kfp_finetune.workspace import MOUNT_PATH
 
 HF_KEYS = {"token": "HF_TOKEN", "endpoint": "HF_ENDPOINT"}
@@ -68,6 +68,7 @@ def torchtune_finetune(
     access_mode: str = "ReadWriteOnce",
     storage_class: str = "",
     create_volume: bool = True,
+    prepare_volume: bool = False,
     keep_volume: bool = True,
     keep_runs: int = 0,
     workspace: str = MOUNT_PATH,
@@ -111,6 +112,7 @@ def torchtune_finetune(
         access_mode: Access mode of the volume if it is created: ReadWriteOnce, or ReadWriteMany for many nodes.
         storage_class: Storage class of the volume if it is created; empty for the cluster's default.
         create_volume: Whether to create the volume unless it is there; false for a volume of your own.
+        prepare_volume: Whether to make the volume group-writable first, for a storage class that gives it to root alone.
         keep_volume: Whether to keep the volume after the run; it is only ever deleted if the pipeline created it.
         keep_runs: How many trainings, exports, datasets and models of this series to keep on the volume; 0 for all.
         workspace: Where the volume is mounted; another folder only outside a cluster.
@@ -125,6 +127,8 @@ def torchtune_finetune(
             access_mode=access_mode,
             storage_class=storage_class,
             create=create_volume,
+            prepare=prepare_volume,
+            image=STEPS_IMAGE,
         )
         data = initialize_dataset(uri=dataset, config=dataset_config, reuse=reuse, keep=keep_runs, workspace=workspace)
         base = initialize_model(uri=model, reuse=reuse, keep=keep_runs, workspace=workspace)

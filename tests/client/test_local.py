@@ -207,5 +207,5 @@ def test_a_real_run_that_is_refused_tells_why_and_keeps_everything_in_the_log(tm
     assert f"dataset: given {tmp_path}/no-data; allowed: a file or directory that exists." in run.refusal
     assert f"model: given {tmp_path}/no-model;" in run.refusal
     assert run.failed_step in ("initialize-dataset", "initialize-model")
-    assert StepFinished("initialize-model", False) in events and StepFinished("delete-volume", True) in events
+    assert StepFinished("initialize-model", False) in events and StepFinished("clean-up", True) in events
     assert "\x1b" not in log.read_text() and "Pipeline 'torchtune-finetune' finished with status" in log.read_text()

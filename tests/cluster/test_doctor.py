@@ -25,7 +25,7 @@ from kfp_finetune.cluster.ownership import MANAGED_BY
 from kfp_finetune.cluster.rights import STEP_RIGHTS, Right, account_name, missing_rights
 from kfp_finetune.cluster.trainer import GROUP, NAMESPACE_RUNTIME, VERSION, find_runtime, list_runtimes, trainjob_fields
 from kfp_finetune.errors import UserError
-from kfp_finetune.launch.trainjob.names import HEARTBEAT
+from kfp_finetune.launch.trainjob.names import HEARTBEAT_PREFIX, RUN_PREFIX
 
 KFP_FINETUNE = Path(sys.executable).parent / "kfp-finetune"
 QUESTION = Question("torch-distributed")
@@ -294,7 +294,11 @@ def put_job(cluster, objects):
         job = {
             "apiVersion": f"{GROUP}/{VERSION}",
             "kind": "TrainJob",
-            "metadata": {"name": name, "labels": labels, "annotations": {HEARTBEAT: beat}},
+            "metadata": {
+                "name": name,
+                "labels": {f"{RUN_PREFIX}run": "holds"} | labels,
+                "annotations": {f"{HEARTBEAT_PREFIX}run": beat},
+            },
             "spec": {"runtimeRef": {"name": "torch-distributed"}, "suspend": True},
         }
         objects.create_namespaced_custom_object(GROUP, VERSION, cluster.namespace, "trainjobs", job)

@@ -12,7 +12,8 @@ import pytest
 from cluster.pods import log, phase, start_pipeline, start_pod
 from kubernetes import client
 
-from kfp_finetune.launch.trainjob.lease import find_job, holders
+from kfp_finetune.launch.trainjob.jobs import find_job
+from kfp_finetune.launch.trainjob.lease import holders
 from kfp_finetune.launch.trainjob.names import JOBSET_LABEL, NODE_LABEL
 
 pytestmark = pytest.mark.xdist_group("trainings")  # two at once would take each other's processors

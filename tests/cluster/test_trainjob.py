@@ -19,7 +19,8 @@ from kfp_finetune.cluster.trainer import GROUP, VERSION, trainjob_fields
 from kfp_finetune.components.torchtune_train.cluster import check_cluster, read_request
 from kfp_finetune.errors import UserError
 from kfp_finetune.launch.process import LaunchError
-from kfp_finetune.launch.trainjob.lease import find_job, hold, now, release, sweep
+from kfp_finetune.launch.trainjob.jobs import find_job
+from kfp_finetune.launch.trainjob.lease import hold, now, release, sweep
 from kfp_finetune.launch.trainjob.names import JOBSET_LABEL
 from kfp_finetune.launch.trainjob.run import run_trainjob
 from kfp_finetune.launch.trainjob.settings import JobSettings

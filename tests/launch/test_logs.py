@@ -51,7 +51,7 @@ def test_a_log_is_read_to_its_end() -> None:
     assert texts == ["one", "", " two  words ", "ünï"]
     query = requests[0].query
     assert (query["container"], query["follow"], query["timestamps"]) == ("node", "True", "True")
-    assert "sinceSeconds" not in query and 60 <= int(requests[1].query["sinceSeconds"]) <= 120
+    assert "sinceSeconds" not in query and int(requests[1].query["sinceSeconds"]) >= 60
 
 
 def test_a_line_in_pieces_is_one_line() -> None:

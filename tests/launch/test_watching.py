@@ -130,13 +130,19 @@ def test_a_list_that_fails_is_asked_for_again() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_refusal_ends_the_following_and_is_told(status: int) -> None:
+def test_a_refusal_that_lasts_ends_the_following_and_is_told(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kfp_finetune.cluster.watching.REFUSAL_SECONDS", 0)
     stop, events = Stop(), Queue()
     with serving(in_order([listing(10), refuse(status)])) as (_, api):
         follow("pod", partial(client.CoreV1Api(api).list_namespaced_pod, "here"), events, stop)
     assert in_words(events.get_nowait()) == "all: "
     broken = events.get_nowait()
     assert isinstance(broken, Broken) and (broken.kind, broken.error.status) == ("pod", status)
+
+
+def test_a_refusal_that_passes_costs_nothing() -> None:
+    words, _, _ = told(refuse(403), listing(10, "a"), refuse(401), stream(lines(event("MODIFIED", "a", 11))))
+    assert words == ["all: a", "now: a 11"]
 
 
 def test_a_server_that_ends_every_watch_at_once_is_asked_more_and_more_rarely() -> None:

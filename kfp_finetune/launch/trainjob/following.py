@@ -25,7 +25,8 @@ from kfp_finetune.launch.trainjob.diagnosis import (
     is_running,
     with_log,
 )
-from kfp_finetune.launch.trainjob.lease import Job, Lease, condition, now
+from kfp_finetune.launch.trainjob.jobs import Job, condition
+from kfp_finetune.launch.trainjob.lease import Lease, now
 from kfp_finetune.launch.trainjob.names import JOBSET_LABEL, PLURAL, RESOURCE
 from kfp_finetune.launch.trainjob.output import Output, Printed, Silent
 from kfp_finetune.launch.trainjob.waiting import why_waiting
@@ -57,10 +58,12 @@ class Failure:
     Args:
         message: In words, with what each node last said.
         retryable: Whether another attempt can mend it.
+        broken: Whether the job is; else it was only waited for long enough.
     """
 
     message: str
     retryable: bool
+    broken: bool = True
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,9 @@ def updated(view: View, event: Listed | Changed, uid: str) -> View:
     if event.object["metadata"]["uid"] != uid:
         return view
     going = event.gone or "deletionTimestamp" in event.object["metadata"]
+    if condition(event.object, "Suspended"):
+        # A queue took the pods away, to give them back later.
+        view = replace(view, pods={}, failed_at=0.0)
     return replace(view, job=event.object, deleted=view.deleted or going)
 
 
@@ -168,7 +174,7 @@ def follow_job(
             view = _take(events, view, output, lease)
             tails = _with_tails(tails, lease.cluster, view)
             instant = time.monotonic()
-            started = started or _all_run(view, num_nodes)
+            started = (started and not _is_suspended(view)) or _all_run(view, num_nodes)
             waited += 0.0 if started or _is_suspended(view) else instant - last_time
             last_time = instant
             if instant - last_beat >= (BEAT_SECONDS if output.has_lines else IDLE_BEAT_SECONDS):
@@ -218,7 +224,7 @@ def _is_over(view: View, instant: float) -> bool:
         return view.deleted
     if view.deleted or condition(view.job, "Complete") or condition(view.job, "Failed"):
         return True
-    return bool(view.failed_at) and instant - view.failed_at > SETTLE_SECONDS
+    return bool(view.failed_at) and not _is_suspended(view) and instant - view.failed_at > SETTLE_SECONDS
 
 
 def _why(cluster: Cluster, view: View, num_nodes: int) -> str:
@@ -231,7 +237,7 @@ def _too_long(what: str, seconds: float, why: str) -> Failure:
         f"training did not {what} within {seconds / 60:g} minutes (trainjob.{parameter}): {why}\n"
         "Mend what keeps it, or allow more time, and start the run again; whole epochs are kept."
     )
-    return Failure(message, retryable=False)
+    return Failure(message, retryable=False, broken=False)
 
 
 def _with_tails(tails: Mapping[str, list[str]], cluster: Cluster, view: View) -> Mapping[str, list[str]]:
@@ -257,7 +263,7 @@ def _conclude(
     if failed and failed.get("reason") == "DeadlineExceeded":
         message = "training took longer than trainjob.timeout_hours, and was ended; whole epochs are kept."
         return Failure(f"{message}\nAllow more time and start the run again: it goes on.", retryable=False)
-    if view.deleted:
+    if view.deleted and not view.failed_at:
         return Failure(
             f"TrainJob {lease.name} was deleted while this step waited for it; whole epochs are kept.\n"
             "If that was not on purpose, start the run again: it goes on.",

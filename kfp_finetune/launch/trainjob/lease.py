@@ -1,35 +1,33 @@
 """Who holds a TrainJob: it is made or found again, held by runs, kept from being orphaned, and given up."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from kubernetes import client
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
-from kfp_finetune.cluster.client import Cluster, api_call, status_message
+from kfp_finetune.cluster.client import Cluster, patiently
 from kfp_finetune.cluster.ownership import MANAGED_BY, made_by_us
-from kfp_finetune.cluster.trainer import GROUP, VERSION
 from kfp_finetune.errors import refuse
-from kfp_finetune.launch.trainjob.names import (
-    HEARTBEAT,
-    JOBSET_LABEL,
-    LOG_PREFIX,
-    PLURAL,
-    RESOURCE,
-    RUN_PREFIX,
-    SPEC_HASH,
+from kfp_finetune.launch.trainjob.jobs import (
+    Job,
+    condition,
+    create_job,
+    delete_job,
+    find_job,
+    list_jobs,
+    patch_job,
+    remove_job,
+    wait_until_gone,
 )
+from kfp_finetune.launch.trainjob.names import HEARTBEAT_PREFIX, LOG_PREFIX, RUN_PREFIX, SPEC_HASH, VOLUME
 
 ABANDONED_AFTER = timedelta(minutes=15)
-"""A job whose waiting steps have said nothing for so long has none any more."""
+"""A run whose step has said nothing for so long does not wait any more."""
 
-REMOVAL_SECONDS = 180
-"""Longest wait for a deleted job and its pods to be gone."""
-
-Job = Mapping[str, Any]
+SECOND_LOOK_SECONDS = 45.0
+"""Before an abandoned job is swept: after an outage of the API server, steps that are alive say so within this time."""
 
 
 @dataclass(frozen=True)
@@ -56,51 +54,24 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _api(cluster: Cluster) -> client.CustomObjectsApi:
-    return client.CustomObjectsApi(cluster.api)
+def holders(job: Job) -> set[str]:
+    """Ids of the runs that hold a job."""
+    labels = job["metadata"].get("labels") or {}
+    return {label.removeprefix(RUN_PREFIX) for label in labels if label.startswith(RUN_PREFIX)}
 
 
-def _at(cluster: Cluster) -> tuple[str, str, str, str]:
-    return GROUP, VERSION, cluster.namespace, PLURAL
+def alive_holders(job: Job) -> set[str]:
+    """Ids of the runs that hold a job and have a step that waits for it."""
+    metadata = job["metadata"]
+    annotations = metadata.get("annotations") or {}
+    oldest = datetime.now(UTC) - ABANDONED_AFTER
+    beats = {run: annotations.get(f"{HEARTBEAT_PREFIX}{run}", metadata["creationTimestamp"]) for run in holders(job)}
+    return {run for run, beat in beats.items() if datetime.fromisoformat(beat) > oldest}
 
 
-def find_job(cluster: Cluster, name: str) -> Job | None:
-    """The TrainJob of a name, or None.
-
-    Args:
-        cluster: Where to look.
-        name: The job's.
-
-    Raises:
-        UserError: If the cluster refuses it.
-    """
-    with api_call("get", RESOURCE, cluster.namespace):
-        try:
-            return _api(cluster).get_namespaced_custom_object(*_at(cluster), name)
-        except client.ApiException as error:
-            if error.status == 404:
-                return None
-            raise
-
-
-def list_jobs(cluster: Cluster, selector: Mapping[str, str]) -> list[Job]:
-    """The TrainJobs of this library with some labels.
-
-    Args:
-        cluster: Where to look.
-        selector: Labels that they have beside `MANAGED_BY`.
-
-    Raises:
-        UserError: If the cluster refuses it.
-    """
-    labels = ",".join(f"{name}={value}" for name, value in {**MANAGED_BY, **selector}.items())
-    with api_call("list", RESOURCE, cluster.namespace):
-        try:
-            return _api(cluster).list_namespaced_custom_object(*_at(cluster), label_selector=labels)["items"]
-        except client.ApiException as error:
-            if error.status == 404:  # Trainer is not installed, and so there are none.
-                return []
-            raise
+def is_abandoned(job: Job) -> bool:
+    """Whether no step waits for a job any more."""
+    return not alive_holders(job)
 
 
 def _is_race(error: BaseException) -> bool:
@@ -120,7 +91,7 @@ def hold(cluster: Cluster, job: Job, run: str) -> Lease:
         run: Id of the run.
 
     Raises:
-        UserError: If a job of that name is not ours, or if the cluster refuses a call.
+        UserError: If a job of that name is not ours or trains on another volume, or if the cluster refuses a call.
     """
     name = job["metadata"]["name"]
     found = find_job(cluster, name)
@@ -130,22 +101,11 @@ def hold(cluster: Cluster, job: Job, run: str) -> Lease:
         if not replaced:
             return _join(cluster, found, run)
         print(f"TrainJob {name}: replaced, since {replaced}", flush=True)
-        remove(cluster, found)
+        remove_job(cluster, found)
     else:
         # Pods of a job that was deleted before would be taken for the new one's.
-        _wait_until_gone(cluster, name, uid="")
-    with api_call("create", RESOURCE, cluster.namespace):
-        try:
-            made = _api(cluster).create_namespaced_custom_object(*_at(cluster), job, field_validation="Strict")
-        except client.ApiException as error:
-            if error.status not in (400, 422):
-                raise
-            raise refuse(
-                "trainjob",
-                f"one that Kubeflow Trainer does not accept ({status_message(error)})",
-                "settings that fit its version and the runtime",
-                "Correct what it names and run again.",
-            ) from error
+        wait_until_gone(cluster, name, uid="")
+    made = create_job(cluster, job)
     print(f"TrainJob {name}: created in namespace {cluster.namespace}", flush=True)
     return Lease(cluster, name, made["metadata"]["uid"], run, ("", ""))
 
@@ -164,49 +124,37 @@ def _refuse_foreign(job: Job, cluster: Cluster) -> None:
 
 def _why_replaced(found: Job, wanted: Job, run: str) -> str:
     """Why a job of ours must go before the wanted one can be made; empty if it can be joined."""
-    metadata = found["metadata"]
-    if metadata.get("deletionTimestamp"):
+    here, there = found["metadata"], wanted["metadata"]
+    if here.get("deletionTimestamp"):
         return "it is being deleted"
     if condition(found, "Failed"):
         return "it has failed"
-    if metadata["annotations"].get(SPEC_HASH) == wanted["metadata"]["annotations"][SPEC_HASH]:
+    if here["annotations"].get(SPEC_HASH) == there["annotations"][SPEC_HASH]:
         return ""
-    if holders(found) - {run} and not is_abandoned(found):
-        others = ", ".join(sorted(holders(found) - {run}))
-        print(f"TrainJob {metadata['name']}: run {others} trains the same with other resources; it is followed")
-        return ""
-    return "the same training is asked for with other resources"
-
-
-def condition(job: Job, kind: str) -> Mapping[str, str] | None:
-    """A condition of a job if it is true, or None.
-
-    Args:
-        job: The job.
-        kind: "Suspended", "Complete" or "Failed".
-    """
-    conditions = (job.get("status") or {}).get("conditions") or ()
-    return next((one for one in conditions if one["type"] == kind and one["status"] == "True"), None)
-
-
-def holders(job: Job) -> set[str]:
-    """Ids of the runs that hold a job."""
-    labels = job["metadata"].get("labels") or {}
-    return {label.removeprefix(RUN_PREFIX) for label in labels if label.startswith(RUN_PREFIX)}
-
-
-def is_abandoned(job: Job) -> bool:
-    """Whether no step waits for a job any more."""
-    metadata = job["metadata"]
-    beat = (metadata.get("annotations") or {}).get(HEARTBEAT, metadata["creationTimestamp"])
-    return datetime.now(UTC) - datetime.fromisoformat(beat) > ABANDONED_AFTER
+    others = ", ".join(sorted(alive_holders(found) - {run}))
+    if not others:
+        return "the same training is asked for with other resources"
+    volume, wanted_volume = (metadata["annotations"].get(VOLUME) for metadata in (here, there))
+    if volume != wanted_volume:
+        raise refuse(
+            "volume",
+            f"{wanted_volume}, while run {others} trains the same on volume {volume}",
+            f"{volume}, or another training",
+            "Wait for that run and start again, or take its volume.",
+        )
+    print(
+        f"TrainJob {here['name']}: run {others} trains the same with other resources or another image; this run waits "
+        "for that job, and what it asked for itself is not used",
+        flush=True,
+    )
+    return ""
 
 
 def _join(cluster: Cluster, job: Job, run: str) -> Lease:
     name, metadata = job["metadata"]["name"], job["metadata"]
-    _patch(
-        cluster, name, metadata["uid"], {"labels": {f"{RUN_PREFIX}{run}": "holds"}, "annotations": {HEARTBEAT: now()}}
-    )
+    annotations = {f"{HEARTBEAT_PREFIX}{run}": now()}
+    change = {"labels": {f"{RUN_PREFIX}{run}": "holds"}, "annotations": annotations}
+    patiently(patch_job)(cluster, name, metadata["uid"], change)
     print(f"TrainJob {name}: found; it is followed", flush=True)
     pod, _, time_of_line = (metadata["annotations"].get(f"{LOG_PREFIX}{run}") or "").partition(" ")
     return Lease(cluster, name, metadata["uid"], run, (pod, time_of_line))
@@ -221,92 +169,51 @@ def beat(lease: Lease, pod: str, time_of_line: str) -> None:
         time_of_line: Of the last line that is printed.
 
     Raises:
-        kubernetes.client.ApiException: If the job is gone (404) or the API server fails.
+        kubernetes.client.ApiException: If the job is gone (404, 409).
         UserError: If the cluster refuses it or does not answer.
     """
-    annotations = {HEARTBEAT: now()}
+    annotations = {f"{HEARTBEAT_PREFIX}{lease.run}": now()}
     if pod:
         annotations[f"{LOG_PREFIX}{lease.run}"] = f"{pod} {time_of_line}"
-    _patch(lease.cluster, lease.name, lease.uid, {"annotations": annotations})
+    patch_job(lease.cluster, lease.name, lease.uid, {"annotations": annotations})
 
 
-def _patch(cluster: Cluster, name: str, uid: str, metadata: Mapping[str, Any]) -> None:
-    with api_call("patch", RESOURCE, cluster.namespace):
-        _api(cluster).patch_namespaced_custom_object(*_at(cluster), name, {"metadata": {"uid": uid, **metadata}})
-
-
-def remove(cluster: Cluster, job: Job) -> None:
-    """Deletes a job and waits until it and its pods are gone.
+def end_attempt(lease: Lease, failed: bool) -> None:
+    """Ends what a run has of a job that did not end well.
 
     Args:
-        cluster: Where it is.
-        job: The job; another of its name is left alone.
-
-    Raises:
-        UserError: If the cluster refuses it, or if something is still there after `REMOVAL_SECONDS`.
-    """
-    name, uid = job["metadata"]["name"], job["metadata"]["uid"]
-    delete_job(cluster, name, uid)
-    _wait_until_gone(cluster, name, uid)
-
-
-def _wait_until_gone(cluster: Cluster, name: str, uid: str) -> None:
-    """Waits until neither a job nor pods of one of that name are there, or another job has taken the name."""
-    end = time.monotonic() + REMOVAL_SECONDS
-    pause = 0.2
-    while _is_there(cluster, name, uid):
-        if time.monotonic() > end:
-            raise refuse(
-                f"TrainJob {name}",
-                f"one that is still being deleted after {REMOVAL_SECONDS} s",
-                "one that is gone, with its pods",
-                f"See what keeps it: kubectl -n {cluster.namespace} get trainjob,jobset,job,pod -l "
-                f"{JOBSET_LABEL}={name}",
-            )
-        time.sleep(pause)
-        pause = min(2 * pause, 2.0)
-
-
-def delete_job(cluster: Cluster, name: str, uid: str) -> bool:
-    """Asks for a job's deletion with all that belongs to it, and does not wait.
-
-    Not in the foreground: while a TrainJob waits for what belongs to it to go, Trainer 2.3 makes that anew.
-
-    Args:
-        cluster: Where it is.
-        name: The job's.
-        uid: The job's; another of that name is left alone.
-
-    Returns:
-        Whether it was there.
+        lease: The job.
+        failed: Whether the job is broken; else this run only does not wait any longer, and other runs may.
 
     Raises:
         UserError: If the cluster refuses it.
     """
-    this_one = client.V1DeleteOptions(propagation_policy="Background", preconditions=client.V1Preconditions(uid=uid))
-    with api_call("delete", RESOURCE, cluster.namespace):
-        try:
-            _api(cluster).delete_namespaced_custom_object(*_at(cluster), name, body=this_one)
-        except client.ApiException as error:
-            if error.status not in (404, 409):
-                raise
-            return False
-    return True
+    job = find_job(lease.cluster, lease.name)
+    if job is None or job["metadata"]["uid"] != lease.uid:
+        return
+    if failed or not alive_holders(job) - {lease.run}:
+        remove_job(lease.cluster, job)
+    else:
+        print(_give_up(lease.cluster, job, lease.run), flush=True)
 
 
-def _is_there(cluster: Cluster, name: str, uid: str) -> bool:
-    job = find_job(cluster, name)
-    if job is not None:
-        return job["metadata"]["uid"] == uid
-    with api_call("list", "pods", cluster.namespace):
-        pods = client.CoreV1Api(cluster.api).list_namespaced_pod(
-            cluster.namespace, label_selector=f"{JOBSET_LABEL}={name}", limit=1
-        )
-    return bool(pods.items)
+def _give_up(cluster: Cluster, job: Job, run: str) -> str:
+    """Takes a run from a job's holders, and deletes the job if no other waits for it; says what became of it."""
+    name = job["metadata"]["name"]
+    others = ", ".join(sorted(alive_holders(job) - {run}))
+    if not others:
+        delete_job(cluster, job)
+        return f"TrainJob {name}: deleted; its checkpoints are kept"
+    try:
+        patiently(patch_job)(cluster, name, job["metadata"]["uid"], {"labels": {f"{RUN_PREFIX}{run}": None}})
+    except client.ApiException as error:
+        if error.status not in (404, 409):
+            raise
+    return f"TrainJob {name}: left to run {others}, which holds it too"
 
 
 def release(cluster: Cluster, run: str) -> list[str]:
-    """Gives up all jobs of a run; those that no other run holds are deleted.
+    """Gives up all jobs of a run; those that no other run waits for are deleted.
 
     Args:
         cluster: Where they are.
@@ -318,24 +225,15 @@ def release(cluster: Cluster, run: str) -> list[str]:
     Raises:
         UserError: If the cluster refuses a call.
     """
-    lines = []
-    for job in list_jobs(cluster, {f"{RUN_PREFIX}{run}": "holds"}):
-        name, uid = job["metadata"]["name"], job["metadata"]["uid"]
-        others = holders(job) - {run}
-        if others and not is_abandoned(job):
-            _patch(cluster, name, uid, {"labels": {f"{RUN_PREFIX}{run}": None}})
-            lines.append(f"TrainJob {name}: left to run {', '.join(sorted(others))}, which holds it too")
-        else:
-            delete_job(cluster, name, uid)
-            lines.append(f"TrainJob {name}: deleted; its checkpoints are kept")
-    return lines
+    return [_give_up(cluster, job, run) for job in list_jobs(cluster, {f"{RUN_PREFIX}{run}": "holds"})]
 
 
-def sweep(cluster: Cluster) -> list[str]:
+def sweep(cluster: Cluster, spare: str = "") -> list[str]:
     """Deletes the jobs of this library that no step waits for any more.
 
     Args:
         cluster: Where they are.
+        spare: Name of a job that is left alone.
 
     Returns:
         What was deleted, a line each.
@@ -343,8 +241,17 @@ def sweep(cluster: Cluster) -> list[str]:
     Raises:
         UserError: If the cluster refuses a call.
     """
-    lines = []
-    for job in list_jobs(cluster, {}):
-        if is_abandoned(job) and delete_job(cluster, job["metadata"]["name"], job["metadata"]["uid"]):
-            lines.append(f"TrainJob {job['metadata']['name']}: deleted, since no step has waited for it lately")
-    return lines
+    suspects = {job["metadata"]["uid"] for job in _abandoned(cluster, spare)}
+    if not suspects:
+        return []
+    time.sleep(SECOND_LOOK_SECONDS)
+    doomed = [job for job in _abandoned(cluster, spare) if job["metadata"]["uid"] in suspects]
+    return [
+        f"TrainJob {job['metadata']['name']}: deleted, since no step has waited for it lately"
+        for job in doomed
+        if delete_job(cluster, job)
+    ]
+
+
+def _abandoned(cluster: Cluster, spare: str) -> list[Job]:
+    return [job for job in list_jobs(cluster, {}) if is_abandoned(job) and job["metadata"]["name"] != spare]

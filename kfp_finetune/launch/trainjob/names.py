@@ -3,8 +3,12 @@
 PLURAL = "trainjobs"
 RESOURCE = "trainjobs.trainer.kubeflow.org"
 
-HEARTBEAT = "kfp-finetune.io/heartbeat"
-"""Annotation with the time at which a waiting step last said that it is there, RFC 3339 in UTC."""
+HEARTBEAT_PREFIX = "heartbeat.kfp-finetune.io/"
+"""Prefix of the annotations with the time at which a run's step last said that it waits, RFC 3339 in UTC; the rest is
+the run's id."""
+
+VOLUME = "kfp-finetune.io/volume"
+"""Annotation with the claim on which a job trains."""
 
 SPEC_HASH = "kfp-finetune.io/spec"
 """Annotation with a hash of what was asked for, so that the same is found again and another is told apart."""

@@ -1,12 +1,14 @@
 """Runs a training on a cluster: attempts at it, one TrainJob after the other, until it has ended well or cannot."""
 
+import time
 from collections.abc import Callable
 
-from kfp_finetune.cluster.client import Cluster
+from kfp_finetune.cluster.client import Cluster, patiently
 from kfp_finetune.cluster.trainer import trainjob_fields
+from kfp_finetune.errors import UserError
 from kfp_finetune.launch.process import LaunchError
-from kfp_finetune.launch.trainjob.following import follow_job
-from kfp_finetune.launch.trainjob.lease import find_job, hold, now, remove, sweep
+from kfp_finetune.launch.trainjob.following import Failure, follow_job
+from kfp_finetune.launch.trainjob.lease import Lease, end_attempt, hold, now, sweep
 from kfp_finetune.launch.trainjob.spec import JobSpec, trainjob
 
 
@@ -28,22 +30,28 @@ def run_trainjob(cluster: Cluster, spec: JobSpec, run: str, on_line: Callable[[s
         UserError: If the job cannot be made, or the cluster refuses a call.
         LaunchError: If the training failed; the message says why.
     """
-    fields = trainjob_fields(cluster)
-    for line in sweep(cluster):
+    fields = patiently(trainjob_fields)(cluster)
+    for line in sweep(cluster, spare=spec.name):
         print(line, flush=True)
     settings = spec.settings
+    end = time.monotonic() + settings.timeout_hours * 3600
     for attempt in range(1, settings.max_attempts + 1):
-        lease = hold(cluster, trainjob(spec, fields, run, now()), run)
-        failure = follow_job(
-            lease, spec.num_nodes, settings.start_timeout_minutes * 60, settings.timeout_hours * 3600, on_line
-        )
+        left = max(1.0, end - time.monotonic())
+        lease = hold(cluster, trainjob(spec, fields, run, now(), left), run)
+        failure = follow_job(lease, spec.num_nodes, settings.start_timeout_minutes * 60, left, on_line)
         if failure is None:
             return
-        job = find_job(cluster, spec.name)
-        if job is not None and job["metadata"]["uid"] == lease.uid:
-            remove(cluster, job)
         if not failure.retryable or attempt == settings.max_attempts:
-            raise LaunchError(failure.message)
-        print(
-            f"attempt {attempt} of {settings.max_attempts} failed, another can mend it\n{failure.message}", flush=True
-        )
+            raise LaunchError(failure.message + _tidied(lease, failure))
+        print(f"attempt {attempt} of {settings.max_attempts} failed; another can mend it", flush=True)
+        print(failure.message, flush=True)
+        end_attempt(lease, failure.broken)
+
+
+def _tidied(lease: Lease, failure: Failure) -> str:
+    """Ends a failed training's job; returns what to add to its message where that could not be done."""
+    try:
+        end_attempt(lease, failure.broken)
+    except UserError as error:
+        return f"\nThe TrainJob is left, for the run's exit task to delete: {error}"
+    return ""

@@ -10,7 +10,7 @@ from kfp_finetune.cluster.ownership import MANAGED_BY
 from kfp_finetune.cluster.pods import NO_SIDECAR, RESTRICTED
 from kfp_finetune.cluster.trainer import GROUP, NODE, VERSION
 from kfp_finetune.errors import refuse
-from kfp_finetune.launch.trainjob.names import HEARTBEAT, RUN_PREFIX, SPEC_HASH
+from kfp_finetune.launch.trainjob.names import HEARTBEAT_PREFIX, RUN_PREFIX, SPEC_HASH, VOLUME
 from kfp_finetune.launch.trainjob.settings import JobSettings
 
 MANAGER = "kfp-finetune.io/launcher"
@@ -38,6 +38,7 @@ class JobSpec:
         volume: PersistentVolumeClaim with the workspace.
         mount_path: Where it is mounted.
         settings: What else the user set.
+        resources: Amounts of resources, for each node, below those of `settings` and `accelerator`.
         env: Environment variables as Kubernetes writes them, beside those of `settings`.
         volumes: Volumes as Kubernetes writes them, beside the workspace.
         volume_mounts: Where those are mounted.
@@ -54,12 +55,13 @@ class JobSpec:
     volume: str
     mount_path: str
     settings: JobSettings = field(default_factory=JobSettings)
+    resources: Mapping[str, str] = field(default_factory=dict)
     env: Sequence[Mapping[str, Any]] = ()
     volumes: Sequence[Mapping[str, Any]] = ()
     volume_mounts: Sequence[Mapping[str, Any]] = ()
 
 
-def trainjob(spec: JobSpec, fields: frozenset[str], run: str, now: str) -> dict[str, Any]:
+def trainjob(spec: JobSpec, fields: frozenset[str], run: str, now: str, seconds: float = 0.0) -> dict[str, Any]:
     """The TrainJob to create.
 
     Args:
@@ -67,6 +69,7 @@ def trainjob(spec: JobSpec, fields: frozenset[str], run: str, now: str) -> dict[
         fields: Names of a TrainJob's properties that the cluster knows; see `cluster.trainer.trainjob_fields`.
         run: Id of the run that holds the job.
         now: The time, RFC 3339 in UTC.
+        seconds: After which the job is ended; 0 for the settings' time-out.
 
     Raises:
         UserError: If the installed version cannot carry a setting.
@@ -86,9 +89,9 @@ def trainjob(spec: JobSpec, fields: frozenset[str], run: str, now: str) -> dict[
     labels = {**MANAGED_BY, f"{RUN_PREFIX}{run}": "holds"}
     if spec.settings.queue:
         labels[QUEUE_LABEL] = spec.settings.queue
-    annotations = {SPEC_HASH: _hash(body), HEARTBEAT: now}
+    annotations = {SPEC_HASH: _hash(body), VOLUME: spec.volume, f"{HEARTBEAT_PREFIX}{run}": now}
     if "activeDeadlineSeconds" in fields:
-        body["activeDeadlineSeconds"] = round(spec.settings.timeout_hours * 3600)
+        body["activeDeadlineSeconds"] = max(1, round(seconds or spec.settings.timeout_hours * 3600))
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": "TrainJob",
@@ -114,7 +117,7 @@ def _env(spec: JobSpec) -> list[dict[str, Any]]:
 
 def _resources(spec: JobSpec) -> dict[str, Any]:
     asked = {"cpu": spec.settings.cpu, "memory": spec.settings.memory}
-    amounts = {name: amount for name, amount in asked.items() if amount}
+    amounts = {**spec.resources, **{name: amount for name, amount in asked.items() if amount}}
     if spec.accelerator:
         amounts[spec.accelerator] = str(spec.num_procs_per_node)
     return {"requests": amounts, "limits": amounts}

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+import urllib3
 from kubernetes import client
 
 from kfp_finetune.cluster.client import Cluster
 from kfp_finetune.cluster.pods import why_not_running
 from kfp_finetune.cluster.trainer import NODE
 from kfp_finetune.launch.trainjob.diagnosis import Pod, is_running, node_of
-from kfp_finetune.launch.trainjob.lease import Job, condition
+from kfp_finetune.launch.trainjob.jobs import Job, condition
 
 EVENT_REASONS = frozenset({"FailedCreate", "TrainJobResourcesCreationFailed", "JobSetCreationFailed"})
 """Of the events that tell why pods were not even created: a quota, a webhook, a policy."""
@@ -47,7 +48,7 @@ def _from_events(cluster: Cluster, job: Job) -> str:
     for selector in selectors:
         try:
             events = client.CoreV1Api(cluster.api).list_namespaced_event(cluster.namespace, field_selector=selector)
-        except client.ApiException:
+        except (client.ApiException, urllib3.exceptions.HTTPError):
             return ""
         found += [event for event in events.items if event.type == "Warning" or event.reason in EVENT_REASONS]
     since = job["metadata"]["creationTimestamp"].replace("Z", "+00:00")

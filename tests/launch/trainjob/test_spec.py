@@ -9,7 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from kfp_finetune.errors import UserError
-from kfp_finetune.launch.trainjob.names import HEARTBEAT, SPEC_HASH
+from kfp_finetune.launch.trainjob.names import HEARTBEAT_PREFIX, SPEC_HASH
 from kfp_finetune.launch.trainjob.settings import JobSettings
 from kfp_finetune.launch.trainjob.spec import JobSpec, trainjob
 
@@ -191,7 +191,7 @@ def test_the_job_is_labelled_as_ours_its_run_s_and_its_queue_s() -> None:
         "run.kfp-finetune.io/run-1": "holds",
         "kueue.x-k8s.io/queue-name": "team-a",
     }
-    assert metadata["annotations"][HEARTBEAT] == NOW
+    assert metadata["annotations"][f"{HEARTBEAT_PREFIX}run-1"] == NOW
 
 
 def hash_of(spec: JobSpec, **options: str) -> str:
