@@ -90,7 +90,7 @@ def read_request(runtime: str, image: str, volume: str, accelerator: str, trainj
 def _with_task_config(request: Request, task: Any) -> Request:
     """A request with what was set on the task where the user's own settings say nothing else."""
     settings = request.settings
-    if problems := reserved_variables({variable["name"]: "" for variable in task.env or ()}):
+    if problems := reserved_variables("env of the task", {variable["name"]: "" for variable in task.env or ()}):
         raise UserError(problems)
     amounts = {**((task.resources or {}).get("requests") or {}), **((task.resources or {}).get("limits") or {})}
     mounts = [mount for mount in task.volume_mounts or () if mount["mountPath"] != MOUNT_PATH]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import urllib3
 import yaml
@@ -172,13 +172,14 @@ def patiently(call: Call) -> Call:
         call: A function whose API calls stand in `api_call`.
 
     """
-    return retry(
+    patient = retry(
         retry=retry_if_exception_type(UnreachableError),
         stop=stop_after_delay(PATIENCE_SECONDS),
         wait=wait_random_exponential(1, max=15),
         reraise=True,
         before_sleep=lambda state: print(f"waiting for the API server: attempt {state.attempt_number + 1}", flush=True),
-    )(call)
+    )
+    return cast(Call, patient(call))
 
 
 def status_message(error: client.ApiException) -> str:

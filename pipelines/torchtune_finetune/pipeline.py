@@ -112,7 +112,7 @@ def torchtune_finetune(
         access_mode: Access mode of the volume if it is created: ReadWriteOnce, or ReadWriteMany for many nodes.
         storage_class: Storage class of the volume if it is created; empty for the cluster's default.
         create_volume: Whether to create the volume unless it is there; false for a volume of your own.
-        prepare_volume: Whether to make the volume group-writable first, for a storage class that gives it to root alone.
+        prepare_volume: Whether to make the volume group-writable first, if its storage class gives it to root alone.
         keep_volume: Whether to keep the volume after the run; it is only ever deleted if the pipeline created it.
         keep_runs: How many trainings, exports, datasets and models of this series to keep on the volume; 0 for all.
         workspace: Where the volume is mounted; another folder only outside a cluster.
