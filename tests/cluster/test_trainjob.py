@@ -19,8 +19,8 @@ from kfp_finetune.cluster.trainer import GROUP, VERSION, trainjob_fields
 from kfp_finetune.components.torchtune_train.cluster import check_cluster, read_request
 from kfp_finetune.errors import UserError
 from kfp_finetune.launch.process import LaunchError
-from kfp_finetune.launch.trainjob.jobs import find_job
-from kfp_finetune.launch.trainjob.lease import hold, now, release, sweep
+from kfp_finetune.launch.trainjob.jobs import condition, find_job
+from kfp_finetune.launch.trainjob.lease import hold, holders, now, release, sweep
 from kfp_finetune.launch.trainjob.names import JOBSET_LABEL
 from kfp_finetune.launch.trainjob.run import run_trainjob
 from kfp_finetune.launch.trainjob.settings import JobSettings
@@ -198,13 +198,79 @@ def test_a_job_whose_steps_are_gone_is_swept_and_no_other(steps, spec, cluster, 
     assert find_job(cluster, spared.name) is not None
 
 
-def test_a_lost_pod_leads_to_another_attempt(run, spec, cluster, eventually, capsys):
+def test_pods_that_hold_gpus_and_cannot_begin_give_them_back(fails, spec, monkeypatch):
+    monkeypatch.setattr("kfp_finetune.launch.trainjob.following.BLOCKED_SECONDS", 2)
+    message = fails(replace(spec, image="localhost/none:1"))
+    assert "training cannot begin" in message and "localhost/none:1" in message
+
+
+def test_a_run_that_waits_no_longer_leaves_the_job_to_another(steps, run, spec, cluster):
+    other = uuid.uuid4().hex
+    waiting = replace(shell(spec, "true", start_timeout_minutes=0.1), accelerator="nvidia.com/gpu")
+    first = hold(steps, trainjob(waiting, trainjob_fields(steps), other, now()), other)
+    with pytest.raises(LaunchError, match="did not start"):
+        run(waiting)
+    job = find_job(cluster, spec.name)
+    assert job["metadata"]["uid"] == first.uid and holders(job) == {other}
+    release(steps, other)
+
+
+def test_work_on_another_volume_does_not_wait_for_this_one(steps, spec, cluster):
+    one, other = uuid.uuid4().hex, uuid.uuid4().hex
+    fields = trainjob_fields(steps)
+    hold(steps, trainjob(shell(spec, "sleep 600"), fields, one, now()), one)
+    elsewhere = replace(shell(spec, "sleep 600"), volume="elsewhere")
+    with pytest.raises(UserError, match=f"elsewhere, while run {one} trains the same on volume {spec.volume}"):
+        hold(steps, trainjob(elsewhere, fields, other, now()), other)
+    release(steps, one)
+
+
+def until_it_runs(cluster, eventually, name):
+    return eventually(lambda: [pod for pod in pods_of(cluster, name) if pod.status.phase == "Running"], 60)[0]
+
+
+def twice(spec):
+    """A job that says first and waits, and says again when it is begun a second time."""
     marker = f"/workspace/{spec.name}"
-    command = f"if [ -e {marker} ]; then echo again; else touch {marker}; echo first; exec sleep 600; fi"
-    done = threading.Thread(target=lambda: lines.extend(run(shell(spec, command))))
+    return shell(spec, f"if [ -e {marker} ]; then echo again; else touch {marker}; echo first; exec sleep 600; fi")
+
+
+def test_a_queue_that_takes_the_pods_away_for_a_while_costs_no_attempt(run, spec, cluster, eventually, capsys):
     lines = []
+    done = threading.Thread(target=lambda: lines.extend(run(twice(spec))))
     done.start()
-    pod = eventually(lambda: [pod for pod in pods_of(cluster, spec.name) if pod.status.phase == "Running"], 60)[0]
+    until_it_runs(cluster, eventually, spec.name)
+    api = client.CustomObjectsApi(cluster.api)
+    for suspend in True, False:
+        patch = {"spec": {"suspend": suspend}}
+        api.patch_namespaced_custom_object(GROUP, VERSION, cluster.namespace, "trainjobs", spec.name, patch)
+        state = bool(suspend)
+        eventually(lambda state=state: (condition(find_job(cluster, spec.name), "Suspended") is not None) is state, 60)
+    done.join(180)
+    assert lines[-1] == "again"
+    assert "attempt" not in capsys.readouterr().out
+
+
+def test_a_pod_that_never_goes_is_not_waited_for_for_ever(run, spec, cluster, eventually, monkeypatch, capsys):
+    monkeypatch.setattr("kfp_finetune.launch.trainjob.jobs.REMOVAL_SECONDS", 5)
+    core, lines = client.CoreV1Api(cluster.api), []
+    done = threading.Thread(target=lambda: lines.extend(run(twice(spec))))
+    done.start()
+    pod = until_it_runs(cluster, eventually, spec.name).metadata.name
+    kept = {"metadata": {"finalizers": ["kfp-finetune.test/lost-node"]}}
+    core.patch_namespaced_pod(pod, cluster.namespace, kept)
+    core.delete_namespaced_pod(pod, cluster.namespace, grace_period_seconds=0)
+    done.join(120)
+    core.patch_namespaced_pod(pod, cluster.namespace, {"metadata": {"finalizers": None}})
+    assert lines[-1] == "again"
+    assert "stay Terminating, as on a machine that is lost" in capsys.readouterr().out
+
+
+def test_a_lost_pod_leads_to_another_attempt(run, spec, cluster, eventually, capsys):
+    lines = []
+    done = threading.Thread(target=lambda: lines.extend(run(twice(spec))))
+    done.start()
+    pod = until_it_runs(cluster, eventually, spec.name)
     client.CoreV1Api(cluster.api).delete_namespaced_pod(pod.metadata.name, cluster.namespace, grace_period_seconds=0)
     done.join(120)
     assert lines[-1] == "again"

@@ -18,6 +18,7 @@ from kfp_finetune.cluster.watching import Broken, Changed, Listed, follow
 from kfp_finetune.launch.trainjob.diagnosis import (
     Ended,
     Pod,
+    container,
     diagnosis,
     ended,
     first_cause,
@@ -42,6 +43,14 @@ EXPLAIN_SECONDS = 60.0
 
 SETTLE_SECONDS = 10.0
 """From the first pod that ended badly to the diagnosis, so that the others' ends are known too."""
+
+BLOCKED = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError"}
+)
+"""Reasons of a pod that has its node, and so its GPUs, and cannot begin."""
+
+BLOCKED_SECONDS = 600.0
+"""Longest time for which pods keep GPUs that way; a registry that was busy has answered before."""
 
 LAST_LOG_SECONDS = 60.0
 """Longest wait for the rest of the log of a job that has ended."""
@@ -90,16 +99,20 @@ class View:
         return [end for end in map(ended, self.pods.values()) if end is not None]
 
 
-def updated(view: View, event: Listed | Changed, uid: str) -> View:
+def updated(view: View, event: Listed | Changed, uid: str, since: str = "") -> View:
     """The view after an event.
 
     Args:
         view: Before it.
         event: What was told.
         uid: Of the job that is followed; another job of its name does not count.
+        since: When that job was made, RFC 3339; older pods are an earlier job's, on a machine that is lost.
     """
     if event.kind == "pod":
-        now = dict(event.objects) if isinstance(event, Listed) else {event.name: event.object}
+        told = event.objects if isinstance(event, Listed) else {event.name: event.object}
+        now = {name: pod for name, pod in told.items() if pod["metadata"].get("creationTimestamp", since) >= since}
+        if isinstance(event, Changed) and not now:
+            return view
         missing = [name for name in view.pods if name not in now] if isinstance(event, Listed) else []
         gone = {name: _deleted(view.pods[name]) for name in missing}
         if isinstance(event, Changed) and event.gone:
@@ -166,7 +179,7 @@ def follow_job(
     """
     began = last_beat = last_time = time.monotonic()
     last_words = began - EXPLAIN_SECONDS + BEAT_SECONDS
-    started, waited, view = False, 0.0, View()
+    started, waited, blocked, view = False, 0.0, 0.0, View()
     tails: Mapping[str, list[str]] = {}
     with _changes(lease) as (events, stop):
         output = Output(lease, events, stop, on_line)
@@ -176,6 +189,7 @@ def follow_job(
             instant = time.monotonic()
             started = (started and not _is_suspended(view)) or _all_run(view, num_nodes)
             waited += 0.0 if started or _is_suspended(view) else instant - last_time
+            blocked = blocked + instant - last_time if _is_blocked(view) else 0.0
             last_time = instant
             if instant - last_beat >= (BEAT_SECONDS if output.has_lines else IDLE_BEAT_SECONDS):
                 output.flush()
@@ -185,6 +199,8 @@ def follow_job(
                 last_words = instant
             if _is_over(view, instant):
                 return _conclude(lease, view, output, events, tails)
+            if blocked > BLOCKED_SECONDS:
+                return _cannot_begin(_why(lease.cluster, view, num_nodes))
             if waited > start_timeout_seconds:
                 return _too_long("start", start_timeout_seconds, _why(lease.cluster, view, num_nodes))
             if instant - began > timeout_seconds:
@@ -203,7 +219,7 @@ def _take(events: "Queue[Any]", view: View, output: Output, lease: Lease) -> Vie
                 with api_call("watch", resource, lease.cluster.namespace):
                     raise event.error
             else:
-                view = updated(view, event, lease.uid)
+                view = updated(view, event, lease.uid, lease.created)
                 for pod in view.pods.values():
                     output.attend(pod)
             event = events.get_nowait()
@@ -229,6 +245,19 @@ def _is_over(view: View, instant: float) -> bool:
 
 def _why(cluster: Cluster, view: View, num_nodes: int) -> str:
     return why_waiting(cluster, view.job, list(view.pods.values()), num_nodes)
+
+
+def _is_blocked(view: View) -> bool:
+    states = (container(pod).get("state") or {} for pod in view.pods.values())
+    return any((state.get("waiting") or {}).get("reason") in BLOCKED for state in states)
+
+
+def _cannot_begin(why: str) -> Failure:
+    message = (
+        f"training cannot begin, and gives its nodes back after {BLOCKED_SECONDS / 60:g} minutes: {why}\n"
+        "Mend what it names and start the run again."
+    )
+    return Failure(message, retryable=False, broken=False)
 
 
 def _too_long(what: str, seconds: float, why: str) -> Failure:

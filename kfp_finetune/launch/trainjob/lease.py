@@ -38,6 +38,7 @@ class Lease:
         cluster: Where it is.
         name: The job's.
         uid: The job's, which no later job of that name has.
+        created: When it was made, RFC 3339.
         run: Id of the run.
         printed: Up to where this run has printed the log of the first node: the pod's uid and a line's time.
     """
@@ -45,6 +46,7 @@ class Lease:
     cluster: Cluster
     name: str
     uid: str
+    created: str
     run: str
     printed: tuple[str, str]
 
@@ -107,7 +109,7 @@ def hold(cluster: Cluster, job: Job, run: str) -> Lease:
         wait_until_gone(cluster, name, uid="")
     made = create_job(cluster, job)
     print(f"TrainJob {name}: created in namespace {cluster.namespace}", flush=True)
-    return Lease(cluster, name, made["metadata"]["uid"], run, ("", ""))
+    return Lease(cluster, name, made["metadata"]["uid"], made["metadata"]["creationTimestamp"], run, ("", ""))
 
 
 def _refuse_foreign(job: Job, cluster: Cluster) -> None:
@@ -157,7 +159,7 @@ def _join(cluster: Cluster, job: Job, run: str) -> Lease:
     patiently(patch_job)(cluster, name, metadata["uid"], change)
     print(f"TrainJob {name}: found; it is followed", flush=True)
     pod, _, time_of_line = (metadata["annotations"].get(f"{LOG_PREFIX}{run}") or "").partition(" ")
-    return Lease(cluster, name, metadata["uid"], run, (pod, time_of_line))
+    return Lease(cluster, name, metadata["uid"], metadata["creationTimestamp"], run, (pod, time_of_line))
 
 
 def beat(lease: Lease, pod: str, time_of_line: str) -> None:
