@@ -1,7 +1,6 @@
 """What the account may do: the server, the namespace, the rights of the steps, the Secrets."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import groupby
 
 from kubernetes import client
@@ -9,6 +8,7 @@ from kubernetes import client
 from kfp_finetune.client.doctor.report import RIGHT, Check, State, judged
 from kfp_finetune.cluster.client import Cluster, api_call, missing_right
 from kfp_finetune.cluster.rights import STEP_RIGHTS, Right, account_name, missing_rights
+from kfp_finetune.cluster.secrets import creation_of, has_secret
 
 
 def check_access(cluster: Cluster) -> Iterator[Check]:
@@ -77,29 +77,11 @@ def check_secret(cluster: Cluster, name: str) -> Check:
     what = f"secret {name}"
 
     def look() -> str | Check:
-        with api_call("get", "secrets", cluster.namespace):
-            try:
-                _read_without_data(cluster, name)
-            except client.ApiException as error:
-                if error.status != 404:
-                    raise
-                command = f"kubectl -n {cluster.namespace} create secret generic {name} --from-literal=KEY=VALUE"
-                return Check(what, State.FAIL, f"not in namespace {cluster.namespace}", f"Create it: {command}")
-        return f"in namespace {cluster.namespace}"
+        found = has_secret(cluster, name)
+        if found is None:
+            mend = f"Look with an account that may: kubectl -n {cluster.namespace} get secret {name}"
+            return Check(what, State.WARN, "unknown: this account may not read Secrets, and no step needs to", mend)
+        where = f"in namespace {cluster.namespace}"
+        return where if found else Check(what, State.FAIL, f"not {where}", f"Create it: {creation_of(cluster, name)}")
 
-    check = judged(what, look)
-    if check.state != State.WARN:
-        return check
-    mend = f"Look with an account that may: kubectl -n {cluster.namespace} get secret {name}"
-    return replace(check, found="unknown: this account may not read Secrets, and no step needs to", mend=mend)
-
-
-def _read_without_data(cluster: Cluster, name: str) -> None:
-    """Asks for a Secret's metadata alone, so that no token travels."""
-    cluster.api.call_api(
-        "/api/v1/namespaces/{namespace}/secrets/{name}",
-        "GET",
-        path_params={"namespace": cluster.namespace, "name": name},
-        header_params={"Accept": "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"},
-        auth_settings=["BearerToken"],
-    )
+    return judged(what, look)

@@ -1,6 +1,6 @@
 """Runs a planned training on a cluster: the request, what is checked before, and what comes back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -9,6 +9,7 @@ from kubernetes import client
 
 from kfp_finetune.cluster.client import Cluster, api_call, connect, missing_right, patiently
 from kfp_finetune.cluster.rights import STEP_RIGHTS, account_name, is_allowed
+from kfp_finetune.cluster.secrets import creation_of, has_secret
 from kfp_finetune.cluster.trainer import find_runtime, trainjob_fields
 from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.components.torchtune_train.summary import Summary, parse_summary
@@ -120,14 +121,19 @@ def check_cluster(runtime: str, volume: str, num_nodes: int, trainjob: Any) -> l
         num_nodes: Pods of the training.
         trainjob: What the user gave for `JobSettings`.
     """
-    _, problems = read_job_settings(trainjob)
+    settings, problems = read_job_settings(trainjob)
     try:
         cluster = connect()
         problems += _missing_rights(cluster)
         trainjob_fields(cluster)
     except UserError as error:
         return [*problems, *error.problems]
-    for check in partial(find_runtime, cluster, runtime), partial(_check_volume, cluster, volume, num_nodes):
+    checks: list[Callable[[], object]] = [
+        partial(find_runtime, cluster, runtime),
+        partial(_check_volume, cluster, volume, num_nodes),
+        partial(_check_secrets, cluster, settings or JobSettings()),
+    ]
+    for check in checks:
         try:
             check()
         except UserError as error:
@@ -158,6 +164,24 @@ def _check_volume(cluster: Cluster, name: str, num_nodes: int) -> None:
             f"{num_nodes}, with volume {name} that is {', '.join(claim.spec.access_modes)}",
             "1 with such a volume; more nodes need ReadWriteMany",
             "Set access_mode to ReadWriteMany and volume to a new name, or num_nodes to 1.",
+        )
+
+
+def _check_secrets(cluster: Cluster, settings: JobSettings) -> None:
+    """Looks for the Secrets that pods need, if this account may; else the pods' status tells which is missing."""
+    named = [reference.split("/")[0] for reference in settings.env_from_secrets.values()]
+    missing = [name for name in sorted({*named, *settings.image_pull_secrets}) if has_secret(cluster, name) is False]
+    if missing:
+        raise UserError(
+            [
+                Problem(
+                    "trainjob",
+                    f"secret {name!r}, of which there is none in namespace {cluster.namespace}",
+                    "one that exists",
+                    f"Create it: {creation_of(cluster, name)}",
+                )
+                for name in missing
+            ]
         )
 
 

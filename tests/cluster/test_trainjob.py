@@ -363,5 +363,10 @@ def test_all_that_keeps_a_training_from_the_cluster_is_said_at_once(steps, clust
     assert {problem.what for problem in problems} == names
     assert check_cluster("torch-distributed", once, 1, {}) == []
     assert [problem.what for problem in check_cluster("torch-distributed", "none", 1, {})] == ["volume"]
+    secrets = {"env_from_secrets": {"TOKEN": "absent/key"}}
+    assert check_cluster("torch-distributed", once, 1, secrets) == []  # the steps' account may not know
+    monkeypatch.setattr("kfp_finetune.components.torchtune_train.cluster.connect", lambda: cluster)
+    (absent,) = check_cluster("torch-distributed", once, 1, secrets)
+    assert "'absent'" in absent.given and "create secret generic absent" in absent.mend
     (unfit,) = check_cluster("jax-distributed", once, 1, {})
     assert unfit.what == "runtime"
