@@ -180,11 +180,11 @@ class S3Source:
     def _stated(self, file: RemoteFile) -> Checksum:
         address = {"Bucket": self.address.bucket, "Key": file.address, "IfMatch": self._etags[file.address]}
         head = self._ask(lambda: self._client.head_object(**address, ChecksumMode="ENABLED"))
-        return stated_checksum(
-            file.size,
-            head,
-            lambda: self._ask(lambda: self._client.head_object(**address, PartNumber=1))["ContentLength"],
-        )
+
+        def part_bytes(number: int) -> int:
+            return self._ask(lambda: self._client.head_object(**address, PartNumber=number))["ContentLength"]
+
+        return stated_checksum(file.size, head, part_bytes)
 
     def _read(self, file: RemoteFile, start: int, stop: int) -> Iterator[bytes]:
         span = {"Range": f"bytes={start}-{stop - 1}", "IfMatch": self._etags[file.address]}

@@ -24,7 +24,7 @@ def etag_checksum(etag: str) -> Checksum | None:
     return Checksum("md5", etag) if len(etag) == MD5_DIGITS else None
 
 
-def stated_checksum(size: int, head: Mapping[str, Any], first_part_bytes: Callable[[], int]) -> Checksum:
+def stated_checksum(size: int, head: Mapping[str, Any], part_bytes: Callable[[int], int]) -> Checksum:
     """The best of what an answer to HEAD says about the content.
 
     An ETag says nothing where a key of the user's or of a key service encrypts the object.
@@ -32,24 +32,27 @@ def stated_checksum(size: int, head: Mapping[str, Any], first_part_bytes: Callab
     Args:
         size: Of the object.
         head: The answer, asked with ChecksumMode=ENABLED.
-        first_part_bytes: Asks for the size of the first part that the object was uploaded in.
+        part_bytes: Asks for the size of a part that the object was uploaded in, by its number from 1.
     """
     for field, algorithm in STATED.items():
         value, _, parts = str(head.get(field, "")).partition("-")
-        if found := _of(algorithm, _hexadecimal(value), parts, size, first_part_bytes):
+        if found := _of(algorithm, _hexadecimal(value), parts, size, part_bytes):
             return found
     if head.get("SSECustomerAlgorithm") or head.get("ServerSideEncryption", "AES256") != "AES256":
         return Checksum()
     value, _, parts = str(head.get("ETag", "")).strip('"').partition("-")
-    return _of("md5", value if len(value) == MD5_DIGITS else "", parts, size, first_part_bytes) or Checksum()
+    return _of("md5", value if len(value) == MD5_DIGITS else "", parts, size, part_bytes) or Checksum()
 
 
-def _of(algorithm: str, value: str, parts: str, size: int, first_part_bytes: Callable[[], int]) -> Checksum | None:
+def _of(algorithm: str, value: str, parts: str, size: int, part_bytes: Callable[[int], int]) -> Checksum | None:
+    """A checksum of the whole, or of parts that are all of one size but the last; None for any other parts."""
     if not value or not parts:
         return Checksum(algorithm, value) if value else None
-    part_bytes = first_part_bytes()
-    is_part = parts.isdecimal() and part_bytes and -(-size // part_bytes) == int(parts)
-    return Checksum(algorithm, value, part_bytes) if is_part else None
+    if not parts.isdecimal() or int(parts) < 1:
+        return None
+    first, last = part_bytes(1), part_bytes(int(parts))
+    is_even = 0 < last <= first and (int(parts) - 1) * first + last == size
+    return Checksum(algorithm, value, first) if is_even else None
 
 
 def _hexadecimal(value: str) -> str:

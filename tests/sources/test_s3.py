@@ -183,8 +183,9 @@ def test_a_connection_on_which_nothing_comes_is_given_up_and_tried_again(
 
 
 def test_credentials_that_expire_during_the_download_cost_nothing_of_it(
-    s3: S3, bucket: str, tmp_path: Path, proxy: Proxy
+    s3: S3, bucket: str, tmp_path: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("kfp_finetune.sources.download.WORKERS", 1)  # one part after the other
     put(s3, bucket, "large.jsonl", content=LARGE)
     served = itertools.count()
     proxy.fault = lambda handler, request: next(served) > 6 and faults.answer(403)(handler, request)
