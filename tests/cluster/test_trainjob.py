@@ -293,7 +293,7 @@ def test_what_is_set_on_the_task_reaches_the_training_pods_and_no_token_any_obje
     request = read_request(spec.runtime, spec.image, spec.volume, "nvidia.com/gpu", settings, task)
     whole = replace(
         spec, accelerator=request.accelerator, num_procs_per_node=4, settings=request.settings, env=request.env,
-        volumes=request.volumes, volume_mounts=request.volume_mounts,
+        resources=request.resources, volumes=request.volumes, volume_mounts=request.volume_mounts,
     )  # fmt: skip
     hold(steps, trainjob(whole, trainjob_fields(steps), "run", now()), "run")
     (pod,) = eventually(lambda: pods_of(cluster, spec.name), 30)
