@@ -6,7 +6,7 @@ from kfp_finetune.components.torchtune_train.epochs import finished_epochs, swee
 from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.components.torchtune_train.summary import REPORT_NAME, Summary, facts, read_summary
 from kfp_finetune.errors import UserError, refuse
-from kfp_finetune.launch.process import LaunchError, Topology, run_torchrun
+from kfp_finetune.launch.process import NO_SPACE, LaunchError, Topology, run_torchrun
 from kfp_finetune.metrics import read_metrics
 from kfp_finetune.publishing import locked, write_atomically
 from kfp_finetune.reports.training import training_report
@@ -62,7 +62,7 @@ def launch_workers(plan: Plan, training: Path, topology: Topology) -> None:
     try:
         run_torchrun(WORKER, arguments, topology, training / "logs", _echo)
     except LaunchError as error:
-        if "No space left on device" not in str(error):
+        if NO_SPACE not in str(error):
             raise
         raise refuse(
             "workspace",

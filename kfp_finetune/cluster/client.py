@@ -144,7 +144,8 @@ def api_call(verb: str, resource: str, namespace: str = "") -> Iterator[None]:
     Raises:
         ForbiddenError: If the account has no right to the call.
         NotAdmittedError: If a quota or a policy forbids the call.
-        UserError: If it is not authenticated, if its namespace does not exist, or if the API server cannot be reached.
+        UnreachableError: If the API server cannot be reached, or cannot answer now (429, 5xx).
+        UserError: If it is not authenticated, or if its namespace does not exist.
         kubernetes.client.ApiException: For every other answer, unchanged.
 
     """

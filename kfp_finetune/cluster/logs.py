@@ -133,8 +133,7 @@ def _lines(response: urllib3.BaseHTTPResponse, whole: bool) -> Iterator[Line]:
     for chunk in response.stream(65536, decode_content=False):
         *lines, rest = (rest + chunk).split(b"\n")
         yield from filter(None, map(_line, lines))
-        if len(rest) > LONGEST_LINE:
-            rest = rest[:LONGEST_LINE]
+        rest = rest[:LONGEST_LINE]
     if whole and (last := _line(rest)):
         yield last
 

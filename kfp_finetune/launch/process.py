@@ -21,6 +21,9 @@ LAUNCHER_VARIABLE = "KFP_FINETUNE_LAUNCHER"
 TERMINATED = 128 + signal.SIGTERM
 """Exit status of a process that was told to stop, as shells have it."""
 
+NO_SPACE = "No space left on device"
+"""What a process says last when the volume is full."""
+
 LAST_LINES = 20
 
 

@@ -9,10 +9,8 @@ from kfp_finetune.cluster.pods import Pod as Pod
 from kfp_finetune.cluster.pods import container_status
 from kfp_finetune.cluster.trainer import NODE
 from kfp_finetune.errors import USER_ERROR_STATUS
-from kfp_finetune.launch.process import TERMINATED
+from kfp_finetune.launch.process import NO_SPACE, TERMINATED
 from kfp_finetune.launch.trainjob.names import NODE_LABEL
-
-NO_SPACE = "No space left on device"
 
 OUT_OF_MEMORY = "Lower batch_size or max_seq_len, set advanced.enable_activation_checkpointing, or take more nodes"
 
