@@ -8,15 +8,16 @@ import typer
 from rich.console import Console
 
 from kfp_finetune.client.outcome import show_outcome
+from kfp_finetune.client.packages import DEFAULT, find_package
 from kfp_finetune.client.run import run_pipeline
+from kfp_finetune.client.server.commands import COMMANDS, Package
+from kfp_finetune.client.server.schedule_commands import schedules
 from kfp_finetune.client.summary import read_summary
 from kfp_finetune.errors import clear_errors
 from kfp_finetune.workspace import Workspace
 
 app = typer.Typer(help="Fine-tunes models with Kubeflow Pipelines.", no_args_is_help=True)
 console = Console()
-
-PIPELINES = Path(__file__).parent.parent / "pipelines"
 
 
 @app.callback()
@@ -47,13 +48,14 @@ def compile_command(
 
 @app.command("local")
 def local_command(
-    pipeline: Annotated[Path, typer.Argument(help="A compiled pipeline.yaml.")],
+    pipeline: Package = DEFAULT,
     set_: Annotated[list[str], typer.Option("--set", "-s", help="A parameter: NAME=VALUE.")] = [],  # noqa: B006
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="A YAML file of parameters.")] = None,
     workspace: Annotated[Path, typer.Option(help="Directory that stands for the volume.")] = Path("workspace"),
 ) -> None:
     """Runs a compiled pipeline on this machine, without a cluster."""
     with clear_errors():
-        name = run_pipeline(pipeline, set_, workspace.resolve(), console)
+        name = run_pipeline(find_package(pipeline), set_, workspace.resolve(), console, file)
     if name:
         show_outcome(console, read_summary(Workspace(workspace.resolve()), name))
 
@@ -83,3 +85,8 @@ def doctor_command(
     else:
         show_report(console, report)
     raise typer.Exit(0 if report.ok else 1)
+
+
+for command_name, command in COMMANDS.items():
+    app.command(command_name)(command)
+app.add_typer(schedules, name="schedule")

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kfp_finetune.client.events import Event, StepFinished, StepStarted
 from kfp_finetune.client.parameters import Parameter
 from kfp_finetune.errors import Problem, UserError
-from kfp_finetune.progress import Progress, parse_progress
+from kfp_finetune.progress import parse_progress
 
 LAPTOP = {"create_volume": False, "keep_volume": True, "accelerator": ""}
 """What a run without a cluster sets: there is no volume to create, and nothing to ask GPUs of."""
@@ -21,26 +22,6 @@ STARTED = re.compile(r"Executing task '([\w-]+)'")
 FINISHED = re.compile(r"Task '([\w-]+)' finished with status (\w+)")
 ENDED = re.compile(r"Pipeline '.*' finished with status (\w+)")
 REFUSED = re.compile(r"error: \d+ problems? with what was given:")
-
-
-@dataclass(frozen=True)
-class StepStarted:
-    """A step began."""
-
-    step: str
-
-
-@dataclass(frozen=True)
-class StepFinished:
-    """A step ended.
-
-    Args:
-        step: Its name.
-        succeeded: Whether it ended well.
-    """
-
-    step: str
-    succeeded: bool
 
 
 @dataclass(frozen=True)
@@ -58,9 +39,6 @@ class LocalRun:
     refusal: str
     failed_step: str
     last_lines: tuple[str, ...]
-
-
-Event = StepStarted | StepFinished | Progress
 
 
 def laptop_arguments(parameters: Mapping[str, Parameter], values: Mapping[str, Any], workspace: Path) -> dict[str, Any]:

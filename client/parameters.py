@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -56,41 +57,72 @@ def read_parameters(pipeline: Path) -> dict[str, Parameter]:
         ) from error
 
 
-def parse_assignments(parameters: Mapping[str, Parameter], assignments: Sequence[str]) -> dict[str, Any]:
-    """Turns `name=value` texts into values of the parameters' types.
+def parse_assignment(parameters: Mapping[str, Parameter], assignment: str) -> Any:
+    """The value in a `NAME=VALUE` text, of its parameter's type.
 
     Args:
         parameters: Of the pipeline.
-        assignments: As typed; objects and lists are JSON.
+        assignment: As typed; objects and lists are JSON.
 
     Raises:
-        UserError: With every unknown name, wrong value and missing parameter.
+        UserError: If there is no such parameter, or the text is no value of its type.
     """
-    problems: list[Problem] = []
-    values: dict[str, Any] = {}
-    for assignment in assignments:
-        name, separator, text = assignment.partition("=")
-        if not separator or name not in parameters:
-            known = ", ".join(parameters)
-            problems.append(Problem("--set", repr(assignment), f"NAME=VALUE with one of {known}", "Correct the name."))
-            continue
-        try:
-            values[name] = _parse(parameters[name].type, text)
-        except ValueError:
-            wanted = WORDS.get(parameters[name].type, "text")
-            problems.append(Problem(name, repr(text), wanted, parameters[name].description))
-    return _complete(parameters, values, problems)
+    name, separator, text = assignment.partition("=")
+    if not separator:
+        raise refuse("--set", repr(assignment), "NAME=VALUE", "Put a = between them.")
+    parameter = _known(parameters, name)
+    try:
+        return _parse(parameter.type, text)
+    except ValueError as error:
+        raise _wrong(parameter, repr(text)) from error
 
 
-def _complete(parameters: Mapping[str, Parameter], values: dict[str, Any], problems: list[Problem]) -> dict[str, Any]:
-    named = {problem.what for problem in problems}
-    for parameter in parameters.values():
-        if parameter.required and parameter.name not in values and parameter.name not in named:
-            problems.append(Problem(parameter.name, "nothing", "a value", parameter.description))
-    if problems:
-        raise UserError(problems)
-    return values
+def fit_value(parameters: Mapping[str, Parameter], name: str, value: Any) -> Any:
+    """A value that came with a type, as its parameter has it.
 
+    Args:
+        parameters: Of the pipeline.
+        name: The parameter's.
+        value: As YAML or Python has it; a whole number is a number too.
+
+    Raises:
+        UserError: If there is no such parameter, or the value is not of its type.
+    """
+    parameter = _known(parameters, name)
+    if type(value) is int and parameter.type == "NUMBER_DOUBLE":
+        value = float(value)
+    if type(value) is not TYPES.get(parameter.type, str) or (isinstance(value, float) and not math.isfinite(value)):
+        raise _wrong(parameter, repr(value))
+    return value
+
+
+def missing_values(parameters: Mapping[str, Parameter], values: Mapping[str, Any]) -> list[Problem]:
+    """What must be given and is not.
+
+    Args:
+        parameters: Of the pipeline.
+        values: Given, by name.
+    """
+    return [
+        Problem(parameter.name, "nothing", "a value", parameter.description)
+        for parameter in parameters.values()
+        if parameter.required and values.get(parameter.name, "") == ""
+    ]
+
+
+def _known(parameters: Mapping[str, Parameter], name: str) -> Parameter:
+    if name not in parameters:
+        close = get_close_matches(name, parameters, n=1)
+        mend = f"Did you mean {close[0]}?" if close else "Correct the name."
+        raise refuse(name, "a value, but the pipeline has no such parameter", ", ".join(parameters), mend)
+    return parameters[name]
+
+
+def _wrong(parameter: Parameter, given: str) -> UserError:
+    return refuse(parameter.name, given, WORDS.get(parameter.type, "text"), parameter.description)
+
+
+TYPES = {"NUMBER_INTEGER": int, "NUMBER_DOUBLE": float, "BOOLEAN": bool, "STRUCT": dict, "LIST": list}
 
 WORDS = {
     "NUMBER_INTEGER": "a whole number",

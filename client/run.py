@@ -7,17 +7,21 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from kfp_finetune.client.local import LocalRun, StepStarted, laptop_arguments, run_local
-from kfp_finetune.client.parameters import Parameter, parse_assignments, read_parameters
+from kfp_finetune.client.checks import check_local
+from kfp_finetune.client.events import StepStarted
+from kfp_finetune.client.given import read_given, read_values_file
+from kfp_finetune.client.local import LocalRun, laptop_arguments, run_local
+from kfp_finetune.client.parameters import read_parameters
 from kfp_finetune.client.view import RunView
-from kfp_finetune.components.torchtune_train.settings import check_values
-from kfp_finetune.errors import USER_ERROR_STATUS, Problem, UserError
+from kfp_finetune.errors import USER_ERROR_STATUS
 from kfp_finetune.workspace import open_workspace
 
 TRAINING_STEP = "torchtune-train"
 
 
-def run_pipeline(pipeline: Path, assignments: list[str], workspace: Path, console: Console) -> str:
+def run_pipeline(
+    pipeline: Path, assignments: list[str], workspace: Path, console: Console, file: Path | None = None
+) -> str:
     """Runs a compiled pipeline here and shows how it proceeds.
 
     Args:
@@ -25,6 +29,7 @@ def run_pipeline(pipeline: Path, assignments: list[str], workspace: Path, consol
         assignments: Parameters as `NAME=VALUE`.
         workspace: Absolute path of the directory that stands for the volume.
         console: Where to show it.
+        file: A YAML file with parameters too.
 
     Returns:
         The series that the run belongs to; empty for a pipeline without one.
@@ -34,7 +39,7 @@ def run_pipeline(pipeline: Path, assignments: list[str], workspace: Path, consol
         typer.Exit: If a step failed: status 2 if it refused what it was given, else 1.
     """
     parameters = read_parameters(pipeline)
-    values = _parse(parameters, assignments)
+    values = read_given(parameters, read_values_file(file) if file else {}, assignments, check_local)
     arguments = laptop_arguments(parameters, values, workspace)
     open_workspace(str(workspace))
     log = workspace / "logs" / "local.log"
@@ -52,29 +57,6 @@ def run_pipeline(pipeline: Path, assignments: list[str], workspace: Path, consol
     if "name" in parameters and TRAINING_STEP not in steps:
         console.print("Nothing to do: this training is exported already, and the newest of its series.")
     return str(arguments.get("name", parameters["name"].default)) if "name" in parameters else ""
-
-
-def _parse(parameters: dict[str, Parameter], assignments: list[str]) -> dict[str, Any]:
-    problems: list[Problem] = []
-    values: dict[str, Any] = {}
-    try:
-        values = parse_assignments(parameters, assignments)
-    except UserError as error:
-        problems += error.problems
-    typed = dict(assignment.partition("=")[::2] for assignment in assignments)
-    known = {problem.what for problem in problems}
-    texts = {name: text for name, text in typed.items() if name not in known and name in parameters}
-    if problems:
-        values = _those_that_parse(parameters, texts)
-    problems += [problem for problem in check_values(values) if problem.what not in known]
-    if problems:
-        raise UserError(problems)
-    return values
-
-
-def _those_that_parse(parameters: dict[str, Parameter], texts: dict[str, str]) -> dict[str, Any]:
-    optional = {name: parameter for name, parameter in parameters.items() if not parameter.required}
-    return parse_assignments(optional, [f"{name}={text}" for name, text in texts.items() if name in optional])
 
 
 def _explain(run: LocalRun, log: Path, console: Console) -> None:

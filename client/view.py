@@ -5,10 +5,11 @@ import time
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
-from kfp_finetune.client.local import Event, StepFinished, StepStarted
+from kfp_finetune.client.events import Event, LogLine, StepFinished, StepStarted
 from kfp_finetune.progress import Progress
 
 LINE_SECONDS = 10.0
@@ -56,6 +57,8 @@ class RunView:
                 seconds = now - self._began.get(step, now)
                 mark = "[green]done[/green]" if succeeded else "[red]failed[/red]"
                 self._console.print(f"[bold]{step}[/bold] {mark} in {seconds:.0f} s")
+            case LogLine(step, text):
+                self._console.print(f"[dim]{step}:[/dim] {escape(text)}", highlight=False)
             case Progress():
                 self._progress(event)
 

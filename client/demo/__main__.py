@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from kfp_finetune.client.demo.docstrings import write_dataset
-from kfp_finetune.client.local import StepFinished, StepStarted
+from kfp_finetune.client.events import StepFinished, StepStarted
 from kfp_finetune.client.outcome import show_outcome
 from kfp_finetune.client.run import run_pipeline
 from kfp_finetune.client.summary import RunSummary, read_summary

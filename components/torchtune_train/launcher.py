@@ -21,17 +21,28 @@ def check_launcher(
         trainjob: What the user gave for the training pods.
         workspace: Where the volume is mounted.
     """
-    if launcher not in LAUNCHERS:
-        return [Problem("launcher", repr(launcher), " or ".join(LAUNCHERS), "Correct launcher and run again.")]
+    problems = check_place(launcher, num_nodes, workspace)
     if launcher == "trainjob":
         from kfp_finetune.components.torchtune_train.cluster import check_cluster
 
-        problems = check_cluster(runtime, volume, num_nodes, trainjob)
-        if workspace != MOUNT_PATH:
-            allowed = f"{MOUNT_PATH} with launcher trainjob, where the training pods mount the volume"
-            problems.append(Problem("workspace", workspace, allowed, f"Set workspace to {MOUNT_PATH}."))
-        return problems
-    if num_nodes > 1:
+        return [*check_cluster(runtime, volume, num_nodes, trainjob), *problems]
+    return problems
+
+
+def check_place(launcher: str, num_nodes: int, workspace: str) -> list[Problem]:
+    """What is wrong with where a training is to run, as far as it can be told without a cluster.
+
+    Args:
+        launcher: "process" or "trainjob".
+        num_nodes: Machines.
+        workspace: Where the volume is mounted.
+    """
+    if launcher not in LAUNCHERS:
+        return [Problem("launcher", repr(launcher), " or ".join(LAUNCHERS), "Correct launcher and run again.")]
+    if launcher == "trainjob" and workspace != MOUNT_PATH:
+        allowed = f"{MOUNT_PATH} with launcher trainjob, where the training pods mount the volume"
+        return [Problem("workspace", workspace, allowed, f"Set workspace to {MOUNT_PATH}.")]
+    if launcher == "process" and num_nodes > 1:
         mend = "Set launcher to trainjob, or num_nodes to 1."
         return [Problem("num_nodes", f"{num_nodes}, with launcher process", "1 in a step's own pod", mend)]
     return []

@@ -5,17 +5,15 @@ from typing import Any
 
 import pytest
 
+from kfp_finetune.client.events import Event, StepFinished, StepStarted
 from kfp_finetune.client.local import (
     ANSI,
-    Event,
     LocalRun,
-    StepFinished,
-    StepStarted,
     follow,
     laptop_arguments,
     run_local,
 )
-from kfp_finetune.client.parameters import Parameter, parse_assignments, read_parameters
+from kfp_finetune.client.parameters import Parameter, read_parameters
 from kfp_finetune.errors import Problem, UserError
 from kfp_finetune.progress import Progress
 
@@ -198,7 +196,7 @@ def test_every_corrupted_value_and_the_workspace_are_told_at_once() -> None:
 
 def test_a_real_run_that_is_refused_tells_why_and_keeps_everything_in_the_log(tmp_path: Path) -> None:
     parameters = read_parameters(PIPELINE)
-    values = parse_assignments(parameters, [f"dataset={tmp_path}/no-data", f"model={tmp_path}/no-model"])
+    values = {"dataset": f"{tmp_path}/no-data", "model": f"{tmp_path}/no-model"}
     events: list[Event] = []
     log = tmp_path / "logs" / "local.log"
     arguments = laptop_arguments(parameters, values, tmp_path / "workspace")

@@ -1,13 +1,15 @@
 """Parameters of a compiled pipeline: what they are, and what a person typed for them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kfp import compiler, dsl
 
-from kfp_finetune.client.parameters import Parameter, parse_assignments, read_parameters
-from kfp_finetune.errors import UserError
+from kfp_finetune.client.given import read_given, read_values_file
+from kfp_finetune.client.parameters import Parameter, read_parameters
+from kfp_finetune.errors import Problem, UserError
 
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "torchtune_finetune" / "pipeline.yaml"
 PARAMETERS = {
@@ -23,6 +25,10 @@ PARAMETERS = {
 }
 
 
+def given(parameters: dict[str, Parameter], assignments: list[str], file: Path | None = None) -> dict[str, Any]:
+    return read_given(parameters, read_values_file(file) if file else {}, assignments, lambda values: [])
+
+
 def test_a_real_pipeline_is_read_with_types_texts_and_defaults() -> None:
     parameters = read_parameters(PIPELINE)
     assert parameters["epochs"] == Parameter("epochs", "NUMBER_INTEGER", "Passes over the training rows.", 1)
@@ -35,7 +41,7 @@ def test_a_real_pipeline_is_read_with_types_texts_and_defaults() -> None:
 
 def test_what_was_typed_for_a_real_pipeline_gets_its_types() -> None:
     typed = ["model=/m", "dataset=/d=e", "epochs=3", "learning_rate=3e-4", "train_on_input=TRUE", "overrides={}"]
-    assert parse_assignments(read_parameters(PIPELINE), typed) == {
+    assert given(read_parameters(PIPELINE), typed) == {
         "model": "/m",
         "dataset": "/d=e",
         "epochs": 3,
@@ -90,7 +96,6 @@ def test_no_file_is_refused_by_its_path(path: Path) -> None:
 @pytest.mark.parametrize(
     ("assignment", "value"),
     [
-        ("model=", ""),
         ("model= a b ", " a b "),
         ("model=a=b", "a=b"),
         ("model=5", "5"),
@@ -105,7 +110,7 @@ def test_no_file_is_refused_by_its_path(path: Path) -> None:
     ],
 )
 def test_a_text_becomes_a_value_of_the_type(assignment: str, value: Any) -> None:
-    values = parse_assignments(PARAMETERS, ["model=m", assignment])
+    values = given(PARAMETERS, ["model=m", assignment])
     name = assignment.partition("=")[0]
     assert values == {"model": "m", name: value}
     assert type(values[name]) is type(value)
@@ -134,26 +139,92 @@ def test_a_text_becomes_a_value_of_the_type(assignment: str, value: Any) -> None
 def test_a_wrong_value_is_refused_with_what_is_wanted_and_what_it_means(assignment: str, wanted: str) -> None:
     name, _, text = assignment.partition("=")
     with pytest.raises(UserError) as caught:
-        parse_assignments(PARAMETERS, ["model=m", assignment])
+        given(PARAMETERS, ["model=m", assignment])
     message = f"  - {name}: given {text!r}; allowed: {wanted}.\n      {PARAMETERS[name].description}"
     assert str(caught.value) == f"1 problem with what was given:\n{message}"
 
 
-@pytest.mark.parametrize("assignment", ["epoch=1", "model", "", "=1", "Model=m", " model=m"])
-def test_an_unknown_name_is_refused_with_those_that_are_known(assignment: str) -> None:
+@pytest.mark.parametrize("name", ["epoch", "", "Model", " model"])
+def test_an_unknown_name_is_refused_with_those_that_are_known(name: str) -> None:
     with pytest.raises(UserError) as caught:
-        parse_assignments(PARAMETERS, ["model=m", assignment])
-    assert f"--set: given {assignment!r}; allowed: NAME=VALUE with one of {', '.join(PARAMETERS)}." in str(caught.value)
+        given(PARAMETERS, ["model=m", f"{name}=1"])
+    assert f"  - {name.strip()}: given a value, but the pipeline has no such parameter; allowed: model, epochs," in str(
+        caught.value
+    )
+    assert ("Did you mean epochs?" in str(caught.value)) == (name == "epoch")
+
+
+@pytest.mark.parametrize("assignment", ["model", ""])
+def test_what_is_no_assignment_is_refused(assignment: str) -> None:
+    with pytest.raises(UserError, match=rf"--set: given '{assignment}'; allowed: NAME=VALUE"):
+        given(PARAMETERS, ["model=m", assignment])
 
 
 def test_every_problem_is_in_one_message() -> None:
     with pytest.raises(UserError) as caught:
-        parse_assignments(PARAMETERS, ["epoch=1", "rate=high", "keep=true", "columns=5"])
-    assert [problem.what for problem in caught.value.problems] == ["--set", "rate", "columns", "model"]
+        given(PARAMETERS, ["epoch=1", "rate=high", "keep=true", "columns=5"])
+    assert [problem.what for problem in caught.value.problems] == ["epoch", "rate", "columns", "model"]
     assert caught.value.problems[-1].given == "nothing"
+
+
+def test_a_file_gives_values_and_what_is_typed_goes_before_them(tmp_path: Path) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text("model: org/name\nepochs: 3\nrate: 1\ncolumns: {input: q}\nnames: [a]\nkeep: true\n")
+    values = given(PARAMETERS, ["epochs=5"], file)
+    assert values == {
+        "model": "org/name",
+        "epochs": 5,
+        "rate": 1.0,
+        "columns": {"input": "q"},
+        "names": ["a"],
+        "keep": True,
+    }
+    assert type(values["rate"]) is float
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("model: 5", "model: given 5; allowed: text"),
+        ("epochs: 1.5", "epochs: given 1.5; allowed: a whole number"),
+        ("epochs: true", "epochs: given True; allowed: a whole number"),
+        ("rate: .nan", "rate: given nan; allowed: a number"),
+        ("keep: 1", "keep: given 1; allowed: true or false"),
+        ("columns: []", "columns: given []; allowed: a JSON object"),
+        ("names: a", "names: given 'a'; allowed: a JSON list"),
+        ("epoch: 1", "epoch: given a value, but the pipeline has no such parameter"),
+    ],
+)
+def test_a_wrong_value_in_a_file_is_refused_as_a_typed_one(tmp_path: Path, line: str, wanted: str) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(line + "\n")
+    with pytest.raises(UserError, match=wanted.replace("[", r"\[")):
+        given(PARAMETERS, ["keep=true"] if line.startswith("model") else ["model=m"], file)
+
+
+@pytest.mark.parametrize("content", ["- a\n", "text", "a: [b\n"])
+def test_a_file_of_anything_else_is_refused(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(content)
+    with pytest.raises(UserError, match="--file: given"):
+        given(PARAMETERS, ["model=m"], file)
+
+
+def test_what_the_check_finds_is_told_beside_the_rest() -> None:
+    def check(values: Mapping[str, Any]) -> list[Problem]:
+        return [Problem(name, "it", "other", "Change it.") for name in values]
+
+    with pytest.raises(UserError) as caught:
+        read_given(PARAMETERS, {}, ["epochs=1", "rate=x"], check)
+    assert [problem.what for problem in caught.value.problems] == ["rate", "model", "epochs"]
+
+
+def test_an_empty_text_is_nothing_for_a_parameter_that_must_be_given() -> None:
+    with pytest.raises(UserError, match="model: given nothing"):
+        given(PARAMETERS, ["model="])
 
 
 def test_a_required_parameter_with_a_wrong_value_is_one_problem() -> None:
     required = {"count": Parameter("count", "NUMBER_INTEGER", "A count.", None)}
     with pytest.raises(UserError, match="1 problem"):
-        parse_assignments(required, ["count=x"])
+        given(required, ["count=x"])

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from kfp_finetune.client.local import Event, StepFinished, StepStarted
+from kfp_finetune.client.events import Event, StepFinished, StepStarted
 from kfp_finetune.client.view import RunView, note
 from kfp_finetune.progress import Progress
 

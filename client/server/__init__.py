@@ -1,0 +1,1 @@
+"""Kubeflow Pipelines on a server: upload, run, follow, schedule."""

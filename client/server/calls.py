@@ -1,0 +1,144 @@
+"""Calls to Kubeflow Pipelines: made again while nothing answers, and refused in words that say what to do."""
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import kfp_server_api
+import urllib3
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from kfp_finetune.errors import Problem, UserError
+
+Answer = TypeVar("Answer")
+
+PATIENCE_SECONDS = 30.0
+"""For how long a question is asked again while the server does not answer."""
+
+LONGEST_TEXT = 400
+
+
+class AwayError(UserError):
+    """The server did not answer, or not now: another attempt may be answered."""
+
+
+class BusyError(AwayError):
+    """The server said that it did nothing, since it is busy: any call may be made again."""
+
+
+class ConflictError(UserError):
+    """Something of this name is there already."""
+
+
+class NotFoundError(UserError):
+    """What was named is not there."""
+
+
+def ask(
+    what: str, call: Callable[..., Answer], *args: Any, patience: float = PATIENCE_SECONDS, **kwargs: Any
+) -> Answer:
+    """Makes a call that changes nothing, again and again while the server does not answer.
+
+    Args:
+        what: What the call is for, to follow "to": "read the run".
+        call: A method of kfp_server_api.
+        args: For the call.
+        patience: Seconds for which it is made again.
+        kwargs: For the call.
+
+    Raises:
+        AwayError: If the server does not answer, or not now.
+        NotFoundError: If what is asked for is not there.
+        UserError: If the server refuses the credentials, the right or the values.
+    """
+    return _insist(AwayError, patience)(_once, what, call, *args, **kwargs)
+
+
+def tell(what: str, call: Callable[..., Answer], *args: Any, **kwargs: Any) -> Answer:
+    """Makes a call that changes something: once, unless the server says that it did nothing.
+
+    Args:
+        what: What the call is for, to follow "to": "create the run".
+        call: A method of kfp_server_api.
+        args: For the call.
+        kwargs: For the call.
+
+    Raises:
+        AwayError: If the server does not answer, or not now; whether it did anything is not known.
+        ConflictError: If something of this name is there already.
+        NotFoundError: If what is named is not there.
+        UserError: If the server refuses the credentials, the right or the values.
+    """
+    return _insist(BusyError, PATIENCE_SECONDS)(_once, what, call, *args, **kwargs)
+
+
+def _insist(error: type[UserError], seconds: float) -> Any:
+    return retry(
+        retry=retry_if_exception_type(error),
+        stop=stop_after_delay(seconds),
+        wait=wait_random_exponential(0.5, max=15),
+        reraise=True,
+    )(_apply)
+
+
+def _apply(function: Callable[..., Answer], *args: Any, **kwargs: Any) -> Answer:
+    return function(*args, **kwargs)
+
+
+def _once(what: str, call: Callable[..., Answer], *args: Any, **kwargs: Any) -> Answer:
+    try:
+        return call(*args, **kwargs)
+    except kfp_server_api.ApiException as error:
+        raise _refusal(what, error) from error
+    except urllib3.exceptions.HTTPError as error:
+        raise AwayError([_away(what, str(getattr(error, "reason", None) or error))]) from error
+
+
+def _refusal(what: str, error: kfp_server_api.ApiException) -> UserError:
+    said = server_message(error)
+    match error.status:
+        case 401:
+            mend = "Renew the token, or name a file that holds one (--token-file)."
+            return UserError(
+                [Problem("credentials", f"none that the server accepts to {what} ({said})", "a login", mend)]
+            )
+        case 403:
+            mend = "Check --namespace, or ask its owner or an administrator for the right."
+            return UserError([Problem("rights", f"an account that may not {what} ({said})", "one that may", mend)])
+        case 404:
+            mend = "Check the name or id, the namespace and --host."
+            return NotFoundError([Problem(what, f"something that is not there ({said})", "what the server has", mend)])
+        case 409:
+            return ConflictError([Problem(what, f"a name that is taken ({said})", "a new one", "Choose another name.")])
+        case 429 | 503:
+            return BusyError([_away(what, f"status {error.status}: {said}")])
+        case status if status == 0 or status >= 500:
+            return AwayError([_away(what, f"status {status}: {said}")])
+    return UserError(
+        [Problem(what, f"what the server refuses ({said})", "what it accepts", "Correct it and try again.")]
+    )
+
+
+def _away(what: str, reason: str) -> Problem:
+    return Problem(
+        f"the server, asked to {what}",
+        f"one that does not answer as it should ({reason.strip()})",
+        "Kubeflow Pipelines that can be reached from here",
+        "Check --host and the network; with kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80 it is "
+        "http://localhost:8080.",
+    )
+
+
+def server_message(error: kfp_server_api.ApiException) -> str:
+    """What the server said in a refusal, without stack traces.
+
+    Args:
+        error: The refusal.
+    """
+    try:
+        body = json.loads(error.body or "")
+        details = [detail.get("message") for detail in body.get("details", [])]
+        text = next(filter(None, [*details, body.get("message"), body.get("error_message"), body.get("error")]), "")
+    except (ValueError, TypeError, AttributeError):
+        text = ""
+    return str(text or error.reason or error.status).strip()[:LONGEST_TEXT]

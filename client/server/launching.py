@@ -1,0 +1,69 @@
+"""From what a person gives to a run on the server: everything is checked before anything is sent."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kfp_finetune.client.checks import check_remote
+from kfp_finetune.client.given import read_given
+from kfp_finetune.client.packages import find_package
+from kfp_finetune.client.parameters import read_parameters
+from kfp_finetune.client.server.connection import Server
+from kfp_finetune.client.server.runs import DEFAULT_EXPERIMENT, Submitted, submit
+from kfp_finetune.client.server.uploads import upload
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that may be sent.
+
+    Args:
+        package: The compiled pipeline.yaml.
+        arguments: The values that were given, by name.
+        series: The series that the run belongs to; empty for a pipeline without one.
+    """
+
+    package: Path
+    arguments: Mapping[str, Any]
+    series: str
+
+
+def prepare(pipeline: str, values: Mapping[str, Any], assignments: Sequence[str] = ()) -> Prepared:
+    """Reads and checks what a run is given.
+
+    Args:
+        pipeline: A path to a compiled pipeline, or the name of one of this library.
+        values: Parameters by name.
+        assignments: More of them as NAME=VALUE, which go before the others.
+
+    Raises:
+        UserError: With everything that is wrong.
+    """
+    package = find_package(pipeline)
+    parameters = read_parameters(package)
+    arguments = read_given(parameters, values, assignments, check_remote)
+    series = arguments.get("name", parameters["name"].default) if "name" in parameters else ""
+    return Prepared(package, arguments, str(series))
+
+
+def start(
+    server: Server, prepared: Prepared, *, experiment: str = "", name: str = "", service_account: str = ""
+) -> Submitted:
+    """Uploads the pipeline unless it is there, and starts a run of it.
+
+    Args:
+        server: Kubeflow Pipelines.
+        prepared: The run.
+        experiment: Groups runs in the UI; empty for the series' name.
+        name: Beginning of the run's name; empty for the experiment's.
+        service_account: As whom the steps run; empty for the server's default.
+
+    Raises:
+        UserError: If the server refuses it.
+    """
+    version = upload(server, prepared.package)
+    experiment = experiment or prepared.series or DEFAULT_EXPERIMENT
+    return submit(
+        server, version, prepared.arguments, experiment=experiment, name=name, service_account=service_account
+    )
