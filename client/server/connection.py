@@ -98,13 +98,18 @@ class BoundedApi(kfp_server_api.ApiClient):
         try:
             answer = super().request(*args, _request_timeout=_request_timeout or REQUEST_TIMEOUT, **kwargs)
         except kfp_server_api.ApiException as error:
-            error.body = error.body or b""  # The client decodes it, and does not expect None.
-            raise
+            raise _with_body(error) from error
         url = args[1] if len(args) > 1 else kwargs["url"]
         headers = getattr(answer, "urllib3_response", answer).headers
         if "/apis/" in url and "text/html" in headers.get("content-type", ""):
-            raise kfp_server_api.ApiException(status=401, reason="a login page came instead of an answer")
+            raise _with_body(kfp_server_api.ApiException(401, "a login page came instead of an answer"))
         return answer
+
+
+def _with_body(error: kfp_server_api.ApiException) -> kfp_server_api.ApiException:
+    """An error with a body: the client decodes it, and does not expect None."""
+    error.body = error.body or b""
+    return error
 
 
 class _Client(kfp_client.Client):

@@ -8,7 +8,7 @@ from kfp_finetune.client.server.tasks import Step
 from kfp_finetune.errors import UserError
 
 
-def read_log(server: Server, run_id: str, step: Step, patience: float = 0.0) -> list[str] | None:
+def read_log(server: Server, run_id: str, step: Step) -> list[str] | None:
     """All whole lines that a step has printed so far.
 
     The server gives the log of a pod, and once that is gone an archived one, if it keeps them.
@@ -17,18 +17,18 @@ def read_log(server: Server, run_id: str, step: Step, patience: float = 0.0) -> 
         server: Kubeflow Pipelines.
         run_id: The run.
         step: The step.
-        patience: Seconds for which to ask again while the server does not answer.
 
     Returns:
         The lines without their ends; None if the server has no log of the step, or does not hand it out.
     """
     for name in step.pod, step.node:
         try:
-            text = ask("read a step's log", _get, server.api, run_id, name, patience=patience)
+            # Not again and again: a server error is also what it says of a pod that is gone.
+            text = ask("read a step's log", _get, server.api, run_id, name, patience=0)
         except UserError:
             continue
-        lines = text.split("\n")
-        return lines if step.ended else lines[:-1]
+        *lines, rest = text.split("\n")
+        return [*lines, rest] if step.ended and rest else lines
     return None
 
 

@@ -58,7 +58,7 @@ def read_results(server: Server, run_id: str) -> RunResults:
     """
     run = get_run(server, run_id)
     steps = read_steps((run.run_details and run.run_details.task_details) or [])
-    logs = [read_log(server, run_id, step, patience=10.0) for step in steps]
+    logs = [read_log(server, run_id, step) for step in steps]
     if steps and all(log is None for log in logs):
         raise refuse(
             "run",

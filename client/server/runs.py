@@ -1,8 +1,10 @@
 """Runs on the server: start one, look at it, stop it."""
 
+import re
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,7 @@ from kfp_finetune.client.server.uploads import Version
 from kfp_finetune.errors import refuse
 
 DEFAULT_EXPERIMENT = "Default"
+ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -142,14 +145,14 @@ def find_run(server: Server, text: str) -> str:
     Raises:
         UserError: If there is none.
     """
-    try:
-        return str(get_run(server, text).run_id)
-    except NotFoundError as error:
-        found = _find(server, text)
-        if found is None:
-            mend = "Take the id from the run's page, or from what submit printed."
-            raise refuse("run", repr(text), "the id or the name of a run on this server", mend) from error
-        return str(found.run_id)
+    with suppress(NotFoundError):
+        if ID.fullmatch(text):
+            return str(get_run(server, text).run_id)
+    found = _find(server, text)
+    if found is None:
+        mend = "Take the id from the run's page, or from what submit printed."
+        raise refuse("run", repr(text), "the id or the name of a run on this server", mend)
+    return str(found.run_id)
 
 
 def _find(server: Server, name: str) -> kfp_server_api.V2beta1Run | None:

@@ -73,7 +73,7 @@ def read_steps(details: Sequence[kfp_server_api.V2beta1PipelineTaskDetail]) -> l
 
 def _full_names(workflow: str, names: Iterable[str], ids: Iterable[str]) -> list[str]:
     known, found, frontier = set(ids), [], [workflow]
-    endings = ["(0)", *(f".{name}" for name in names if not name.endswith("(0)"))]
+    endings = ["(0)", ".onExit", *(f".{name}" for name in names if not name.endswith("(0)"))]
     while frontier:
         frontier = [full + end for full in frontier for end in endings if _node_id(workflow, full + end) in known]
         found += frontier
