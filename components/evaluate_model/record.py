@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from kfp_finetune.components.evaluate_model.evaluate import Evaluation
 from kfp_finetune.components.torchtune_train.plan import Plan
+from kfp_finetune.results import REPORT, print_result
 from kfp_finetune.workspace import REPORT_NAME
 
 if TYPE_CHECKING:
@@ -27,9 +28,11 @@ def record_evaluation(
         By how much the loss fell.
     """
     improvement = evaluation.loss_before - evaluation.loss_after
-    metrics.log_metric("loss_before", round(evaluation.loss_before, 4))
-    metrics.log_metric("loss_after", round(evaluation.loss_after, 4))
-    metrics.log_metric("improvement", round(improvement, 4))
+    figures = {"loss_before": evaluation.loss_before, "loss_after": evaluation.loss_after, "improvement": improvement}
+    figures = {name: round(figure, 4) for name, figure in figures.items()}
+    for name, figure in figures.items():
+        metrics.log_metric(name, figure)
     page = Path(workspace_root) / plan.training / REPORT_NAME
     Path(report.path).write_text(page.read_text())
+    print_result("evaluate", figures, {REPORT: report.uri})
     return improvement

@@ -4,18 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
-from remote_runs import GIVEN, PIPELINE
+from remote_runs import GIVEN, KEY, PIPELINE, REPORT
 from servers import kfp
 
 from kfp_finetune.client.server.connection import Server
 from kfp_finetune.client.server.launching import prepare, start
 from kfp_finetune.client.server.results import fetch, read_results
 from kfp_finetune.errors import UserError
-from kfp_finetune.reports.page import Facts, page
 from kfp_finetune.results import Result
 
-KEY = "v2/artifacts/torchtune-finetune/1/evaluate-model/2/report"
-REPORT = page("A report", "", [Facts("Run", [("Losses", "fell")])]).encode()
 EVALUATED = Result("evaluate", {"loss_after": 1.25}, {"report.html": f"minio://mlpipeline/{KEY}"})
 
 
