@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from kfp_finetune.components.initialize_model.start import STARTS
 from kfp_finetune.components.torchtune_train.launcher import check_place
 from kfp_finetune.components.torchtune_train.settings import check_values
 from kfp_finetune.errors import Problem, UserError
@@ -21,6 +22,9 @@ def check_local(values: Mapping[str, Any]) -> list[Problem]:
     """
     launcher, workspace = values.get("launcher", "process"), values.get("workspace", MOUNT_PATH)
     problems = [*check_values(values), *check_place(launcher, values.get("num_nodes", 1), workspace)]
+    if values.get("start_from", STARTS[0]) not in STARTS:
+        allowed = " or ".join(map(repr, STARTS))
+        problems.append(Problem("start_from", repr(values["start_from"]), allowed, "Correct start_from."))
     try:
         check_series_name(values.get("name", "finetune"))
     except UserError as error:

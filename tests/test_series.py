@@ -1,13 +1,16 @@
-"""Old trainings go, and none that something still needs."""
+"""Old trainings go, and none that something still needs; the newest export is found whole."""
 
 import os
+import subprocess
+import sys
 import time
 
 import pytest
 
+from kfp_finetune.errors import UserError
 from kfp_finetune.manifests import MANIFEST_NAME, Manifest
-from kfp_finetune.publishing import locked
-from kfp_finetune.series import note_use, prune_series
+from kfp_finetune.publishing import discard, exclusive, locked
+from kfp_finetune.series import hold_newest, newest_export, note_use, prune_series, release
 from kfp_finetune.workspace import open_workspace, point_latest
 
 
@@ -73,3 +76,92 @@ def test_what_is_being_trained_or_waits_for_its_turn_stays(workspace, trained):
     with locked(workspace.training("runs") / ".lock", "train runs"):
         assert prune_series(workspace, "series", 1) == ["failed"]
     assert left(workspace) == ["a", "runs", "waits"]
+
+
+def begins_with(workspace, key, export):
+    (workspace.training(key) / "plan.json").write_text(f'{{"model": "exports/{export}/merged"}}')
+
+
+def test_what_a_training_without_an_export_begins_with_stays_until_it_has_one(workspace, trained):
+    trained("newest", 0)
+    trained("child", 0.5, exported=False)
+    trained("parent", 3)
+    begins_with(workspace, "child", "parent")
+    assert prune_series(workspace, "series", 1) == []
+    trained("child", 0.5)
+    assert prune_series(workspace, "series", 1) == ["child", "parent"]
+
+
+def test_what_a_training_of_another_series_begins_with_stays(workspace, trained):
+    trained("newest", 0)
+    trained("parent", 3)
+    trained("child", 2, name="other", exported=False)
+    begins_with(workspace, "child", "parent")
+    assert prune_series(workspace, "series", 1) == []
+    assert left(workspace) == ["child", "newest", "parent"]
+
+
+def test_a_training_that_failed_keeps_what_it_begins_with_only_as_long_as_it_stays(workspace, trained):
+    trained("newest", 0)
+    trained("failed", 2, exported=False)
+    trained("parent", 3)
+    begins_with(workspace, "failed", "parent")
+    assert prune_series(workspace, "series", 1) == ["failed", "parent"]
+
+
+def test_the_newest_export_is_held_until_it_is_released_or_for_a_day(workspace, trained):
+    trained("old", 3)
+    point_latest(workspace, "series", workspace.export("old"))
+    first, second = hold_newest(workspace, "series"), hold_newest(workspace, "series")
+    assert first.export.key == "old" and first.hold != second.hold
+    trained("new", 0)
+    point_latest(workspace, "series", workspace.export("new"))
+    release(workspace, first.hold)
+    assert prune_series(workspace, "series", 1) == []
+    yesterday = time.time() - 86_500
+    os.utime(workspace.root / "exports" / second.hold, (yesterday, yesterday))
+    assert prune_series(workspace, "series", 1) == ["old"]
+    assert not list((workspace.root / "exports").glob(".hold-*"))
+
+
+def test_a_series_that_points_to_nothing_has_no_newest_export(workspace):
+    assert newest_export(workspace, "series") is None
+    assert hold_newest(workspace, "series") is None
+    with pytest.raises(UserError, match="lower-case"):
+        hold_newest(workspace, "../x")
+
+
+@pytest.mark.parametrize("damage", ["a file too many", "no manifest", "gone"])
+def test_an_export_that_is_not_whole_is_not_taken_and_not_passed_over(workspace, trained, damage):
+    trained("a", 0)
+    point_latest(workspace, "series", workspace.export("a"))
+    if damage == "a file too many":
+        (workspace.export("a") / "more").touch()
+    elif damage == "no manifest":
+        (workspace.export("a") / MANIFEST_NAME).unlink()
+    else:
+        discard(workspace.export("a"))
+    assert newest_export(workspace, "series") is None
+    with pytest.raises(UserError, match="points to exports/a, which has not all its files"):
+        hold_newest(workspace, "series")
+
+
+LOOKING = """
+import sys
+from kfp_finetune.series import hold_newest
+from kfp_finetune.workspace import open_workspace
+print("found", hold_newest(open_workspace(sys.argv[1]), "series").export.key)
+"""
+
+
+def test_who_comes_while_the_newest_export_goes_finds_the_one_that_came(workspace, trained):
+    trained("old", 3)
+    trained("new", 0)
+    point_latest(workspace, "series", workspace.export("old"))
+    command = [sys.executable, "-c", LOOKING, str(workspace.root)]
+    with exclusive(workspace.export("old")):
+        looking = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert looking.stdout.readline().startswith("waiting for another process")
+        point_latest(workspace, "series", workspace.export("new"))
+        discard(workspace.export("old"))
+    assert looking.communicate()[0] == "found new\n"

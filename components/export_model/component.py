@@ -25,8 +25,8 @@ def export_model(
     from kfp_finetune.errors import clear_errors
 
     with clear_errors():
-        from kfp_finetune.artifacts import record_manifest
         from kfp_finetune.components.export_model.export import export
+        from kfp_finetune.components.export_model.record import record_export
         from kfp_finetune.components.torchtune_train.record import recall_plan
 
-        record_manifest(export(recall_plan(training_plan), name, workspace, keep_runs), model)
+        record_export(export(recall_plan(training_plan), name, workspace, keep_runs), model)

@@ -12,7 +12,7 @@ from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.errors import refuse
 from kfp_finetune.manifests import MANIFEST_NAME, Manifest, describe_files, is_intact, read_manifest
 from kfp_finetune.publishing import exclusive, publishing
-from kfp_finetune.series import note_use, prune_series
+from kfp_finetune.series import MERGED_FOLDER, note_use, prune_series
 from kfp_finetune.sources.hub_address import repository_name
 from kfp_finetune.workspace import REPORT_NAME, Workspace, open_workspace, point_latest
 
@@ -53,13 +53,14 @@ def _build(workspace: Workspace, plan: Plan, staging: Path) -> Manifest:
     training = workspace.root / plan.training
     epoch = _choose(plan, training)
     base = workspace.root / plan.model
-    write_merged(epoch, staging / "merged", plan.has_chat_template)
+    merged = staging / MERGED_FOLDER
+    write_merged(epoch, merged, plan.has_chat_template)
     adapter = staging / "adapter" if write_adapter(epoch, staging / "adapter", repository_name(plan.base)) else None
     if (training / REPORT_NAME).exists():
         shutil.copyfile(training / REPORT_NAME, staging / REPORT_NAME)
     with ThreadPoolExecutor(max_workers=1) as pool:
         files = pool.submit(describe_files, staging)
-        verdict = verify(staging / "merged", adapter, base, plan.lora_scale, plan.quantizes_base)
+        verdict = verify(merged, adapter, base, plan.lora_scale, plan.quantizes_base)
     return Manifest(
         kind="export",
         key=plan.key,
@@ -67,7 +68,15 @@ def _build(workspace: Workspace, plan: Plan, staging: Path) -> Manifest:
         revision=f"{plan.training}/{epoch.name}",
         path=workspace.relative(workspace.export(plan.key)),
         files=files.result(),
-        facts={"method": plan.method, "dataset": plan.dataset, "dtype": plan.dtype, **asdict(verdict)},
+        facts={
+            "method": plan.method,
+            "dataset": plan.dataset,
+            "dtype": plan.dtype,
+            "origin": plan.origin,
+            "work": plan.work,
+            "license": plan.license,
+            **asdict(verdict),
+        },
     )
 
 

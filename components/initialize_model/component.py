@@ -11,6 +11,8 @@ def initialize_model(
     model: dsl.Output[dsl.Model],
     report: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
+    start_from: str = "model",
+    name: str = "finetune",
     allow_patterns: list = [],  # noqa: B006  KFP takes the default from here
     ignore_patterns: list = [],  # noqa: B006
     reuse: bool = True,
@@ -20,13 +22,15 @@ def initialize_model(
     s3_addressing_style: str = "auto",
     workspace: str = "/workspace",
 ):
-    """Puts a model's configuration, weights and tokenizer on the volume, or finds them there.
+    """Puts a model's configuration, weights and tokenizer on the volume, or finds what a series has made of it so far.
 
     Args:
         uri: A folder, hf://ORGANISATION/NAME[@REVISION], or s3://BUCKET/PREFIX, with safetensors weights.
         model: The files' manifest: where they lie, their sizes and checksums, the architecture.
         report: Family, parameters, dtypes, size and licence.
         metrics: Parameters and bytes.
+        start_from: "model" takes uri; "latest" the newest export of the series, once it has one made from uri.
+        name: The series, for start_from latest.
         allow_patterns: Files to take; empty for the configuration, *.safetensors and the tokenizer. Pickles (*.bin) are
             never taken unless they are named here.
         ignore_patterns: Files to leave out of them; empty for those in subfolders.
@@ -40,19 +44,19 @@ def initialize_model(
     from kfp_finetune.errors import clear_errors
 
     with clear_errors():
-        from kfp_finetune.artifacts import record_figures, record_manifest, record_report
-        from kfp_finetune.components.initialize_model.model import initialize_model as initialize
+        from kfp_finetune.components.initialize_model.record import record_start
+        from kfp_finetune.components.initialize_model.start import choose_start
         from kfp_finetune.sources.s3 import S3Options
 
-        manifest = initialize(
+        start = choose_start(
             uri,
             workspace,
+            start_from=start_from,
+            name=name,
             allow_patterns=allow_patterns,
             ignore_patterns=ignore_patterns,
             reuse=reuse,
             keep=keep,
             s3=S3Options(s3_endpoint, s3_region, s3_addressing_style),
         )
-        record_manifest(manifest, model)
-        record_report(manifest, workspace, report)
-        record_figures(manifest, ["parameters", "bytes"], metrics)
+        record_start(start, model, report, metrics)

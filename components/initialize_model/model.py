@@ -120,6 +120,30 @@ def _check_names(uri: str, names: Sequence[str]) -> None:
 
 
 def _facts(directory: Path, source: Source) -> Mapping[str, Any]:
+    rows = [("Revision", source.revision())]
+    facts, page = describe_model(directory, source.uri, _license(directory), rows, source.files())
+    (directory / FETCH_REPORT_NAME).write_text(page)
+    return facts
+
+
+def describe_model(
+    directory: Path, name: str, licence: str, rows: Sequence[tuple[str, str]], files: Mapping[str, int]
+) -> tuple[Mapping[str, Any], str]:
+    """What a model is, from its configuration and the heads of its files.
+
+    Args:
+        directory: With the model's files.
+        name: Of the model, for the page.
+        licence: What is known of it; empty for nothing.
+        rows: What else the page is to say of it, each a name with its value.
+        files: Names and bytes.
+
+    Returns:
+        Facts for a manifest, and an HTML page.
+
+    Raises:
+        UserError: If the configuration or the weights are damaged or incomplete.
+    """
     problems: list[Problem] = []
     config = _read_config(directory, problems)
     dtypes = _read_weights(directory, problems)
@@ -128,21 +152,20 @@ def _facts(directory: Path, source: Source) -> Mapping[str, Any]:
     facts = {
         "model_type": config.get("model_type", "unknown"),
         "architecture": ", ".join(map(str, config.get("architectures") or [])),
-        "license": _license(directory),
+        "license": licence,
         "dtypes": sorted(dtypes),
         "parameters": sum(dtypes.values()),
     }
     named = [("Family", facts["model_type"]), ("Architecture", facts["architecture"] or "not stated")]
-    report = model_report(
-        model=source.uri,
-        facts=[*named, ("Licence", facts["license"] or "not stated"), ("Revision", source.revision())],
+    page = model_report(
+        model=name,
+        facts=[*named, ("Licence", licence or "not stated"), *rows],
         parameters=facts["parameters"],
         dtypes=dtypes,
-        files=list(source.files().items()),
-        config=[(name, str(config[name])) for name in SHAPE if name in config],
+        files=list(files.items()),
+        config=[(key, str(config[key])) for key in SHAPE if key in config],
     )
-    (directory / FETCH_REPORT_NAME).write_text(report)
-    return facts
+    return facts, page
 
 
 def _license(directory: Path) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from kfp_finetune.components.torchtune_train.config import Steps, build_config
-from kfp_finetune.components.torchtune_train.disk import check_disk
 from kfp_finetune.components.torchtune_train.families import Architecture
 from kfp_finetune.components.torchtune_train.loggers import check_loggers
 from kfp_finetune.components.torchtune_train.models import read_architecture
@@ -54,15 +53,31 @@ class Request:
     @property
     def key(self) -> str:
         """The training's name, made from all that shapes its result."""
-        return content_key(
-            {
-                "format": FORMAT,
-                "dataset": self.dataset.key,
-                "model": self.model.key,
-                "data": asdict(self.data),
-                "train": self.train.shaping(),
-            }
-        )
+        return content_key({**self._parts, "model": self.model.key})
+
+    @property
+    def work(self) -> str:
+        """The same without the model: equal for a training that does the same to another one's result."""
+        return content_key(self._parts)
+
+    @property
+    def origin(self) -> str:
+        """Address of the model that the series began with; empty if the model came without one."""
+        return str(self.model.facts.get("origin", ""))
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the series is to go on from its newest export."""
+        return self.model.facts.get("start_from") == "latest"
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "dataset": self.dataset.key,
+            "data": asdict(self.data),
+            "train": self.train.shaping(),
+        }
 
 
 def check_request(
@@ -101,11 +116,7 @@ def check_request(
     problems += check_together(train, architecture)
     if problems or data is None:
         raise UserError(problems)
-    request = Request(dataset, model, data, train, architecture)
-    problems = check_disk(workspace, request.key, train, architecture, model.facts.get("parameters", 0))
-    if problems:
-        raise UserError(problems)
-    return request
+    return Request(dataset, model, data, train, architecture)
 
 
 def _read_train(values: Mapping[str, Any]) -> tuple[TrainSettings | None, list[Problem]]:

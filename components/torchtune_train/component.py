@@ -35,6 +35,7 @@ def plan(
     held_out: str = "5%",
     advanced: dict = {},  # noqa: B006
     overrides: dict = {},  # noqa: B006
+    skip_unchanged: bool = True,
     workspace: str = "/workspace",
 ) -> bool:
     """Checks everything before a GPU is asked for, turns rows into tokens and writes the training's configuration.
@@ -68,6 +69,7 @@ def plan(
         held_out: The rows to evaluate on: a share of the split ("5%") or another split ("test").
         advanced: Settings without a parameter of their own: {"weight_decay": 0.1, "lora_alpha": 32}.
         overrides: Any other key of torchtune's configuration: {"optimizer.betas": [0.9, 0.95]}.
+        skip_unchanged: For a model that is a series' newest export: whether it stays that while nothing else changes.
         workspace: Where the volume is mounted.
 
     Returns:
@@ -89,7 +91,8 @@ def plan(
         from kfp_finetune.components.torchtune_train.record import record_plan
 
         problems = check_launcher(launcher, runtime, volume, num_nodes, trainjob, workspace)
-        outcome = make_plan(recall_manifest(dataset), recall_manifest(model), name, settings, workspace, problems)
+        data, base = recall_manifest(dataset), recall_manifest(model)
+        outcome = make_plan(data, base, name, settings, workspace, problems, skip_unchanged)
         return record_plan(outcome, training_plan, data_report, workspace)
 
 

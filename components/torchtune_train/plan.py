@@ -30,8 +30,11 @@ class Plan:
         lora_scale: alpha / rank of the adapter; 0 for full.
         export_checkpoint: "last" or "best".
         has_chat_template: Whether the base model has one; else `chat.DEFAULT_CHAT_TEMPLATE` was used.
-        train: What became of the training rows; see `TokenCounts`.
+        train: What became of the training rows; see `TokenCounts`. Empty if the training's directory is gone.
         held_out: The same for the held-out rows.
+        work: Made from all that the key is made from but the model.
+        origin: Address of the model that the series began with.
+        license: Of that model, as it was stated.
     """
 
     key: str
@@ -50,6 +53,9 @@ class Plan:
     has_chat_template: bool
     train: Mapping[str, int]
     held_out: Mapping[str, int]
+    work: str = ""
+    origin: str = ""
+    license: str = ""
 
     @property
     def quantizes_base(self) -> bool:

@@ -1,5 +1,6 @@
 """Plans and trainings as the artifacts that KFP shows and hands on."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,9 @@ from kfp_finetune.components.torchtune_train.planning import REPORT_NAME as DATA
 from kfp_finetune.components.torchtune_train.planning import Outcome, describe
 from kfp_finetune.components.torchtune_train.summary import REPORT_NAME as TRAINING_REPORT_NAME
 from kfp_finetune.components.torchtune_train.summary import Summary, facts, markdown, parse_summary
+from kfp_finetune.reports.page import Note, page
 from kfp_finetune.reports.training import training_report
+from kfp_finetune.results import DATA_REPORT, TRAINING_REPORT, print_result
 
 if TYPE_CHECKING:
     from kfp import dsl
@@ -34,9 +37,17 @@ def record_plan(outcome: Outcome, plan: "dsl.Artifact", report: "dsl.HTML", work
     plan.metadata.update({"state": outcome.state, "key": outcome.plan.key, "path": outcome.plan.training})
     if outcome.summary is not None:
         plan.metadata["summary"] = outcome.summary.to_line()
-    page = Path(workspace_root) / outcome.plan.training / DATA_REPORT_NAME
-    Path(report.path).write_text(page.read_text())
+    Path(report.path).write_text(_data_page(outcome.plan, workspace_root))
+    print_result("plan", {"training": outcome.plan.key, "planned": outcome.state}, {DATA_REPORT: report.uri})
     return outcome.state != "done"
+
+
+def _data_page(plan: Plan, workspace_root: str) -> str:
+    try:
+        return (Path(workspace_root) / plan.training / DATA_REPORT_NAME).read_text()
+    except FileNotFoundError:
+        note = f"{plan.training} is no longer on the volume; what was exported from it is."
+        return page("Training data", plan.dataset, [Note("Not there", note)])
 
 
 def recall_plan(plan: "dsl.Artifact") -> Plan:
@@ -78,9 +89,8 @@ def record_training(
     Returns:
         The training's key.
     """
-    page = Path(workspace_root) / plan.training / TRAINING_REPORT_NAME
-    Path(report.path).write_text(page.read_text())
-    _record_summary(plan, summary, metrics, markdown_summary)
+    Path(report.path).write_text((Path(workspace_root) / plan.training / TRAINING_REPORT_NAME).read_text())
+    _record_summary(plan, summary, metrics, markdown_summary, {TRAINING_REPORT: report.uri})
     return plan.key
 
 
@@ -100,15 +110,19 @@ def record_outcome(
         The training's key.
     """
     title = f"{plan.method} fine-tuning of {plan.base}"
+    files = {TRAINING_REPORT: report.uri} if outcome.metrics else {}
     if outcome.metrics:
         Path(report.path).write_text(training_report(title=title, metrics=outcome.metrics, facts=facts(plan)))
     if outcome.summary is not None:
-        _record_summary(plan, outcome.summary, metrics, markdown_summary)
+        _record_summary(plan, outcome.summary, metrics, markdown_summary, files)
     return plan.key
 
 
-def _record_summary(plan: Plan, summary: Summary, metrics: "dsl.Metrics", markdown_summary: "dsl.Markdown") -> None:
-    for name, value in asdict(summary).items():
-        if isinstance(value, int | float):
-            metrics.log_metric(name, value)
+def _record_summary(
+    plan: Plan, summary: Summary, metrics: "dsl.Metrics", markdown_summary: "dsl.Markdown", files: Mapping[str, str]
+) -> None:
+    figures = {name: value for name, value in asdict(summary).items() if isinstance(value, int | float)}
+    for name, figure in figures.items():
+        metrics.log_metric(name, figure)
     Path(markdown_summary.path).write_text(markdown(plan, summary))
+    print_result("train", figures, files)

@@ -36,6 +36,8 @@ def torchtune_finetune(
     model: str,
     dataset: str,
     name: str = "finetune",
+    start_from: str = "model",
+    skip_unchanged: bool = True,
     method: str = "lora",
     epochs: int = 1,
     learning_rate: float = 0.0,
@@ -80,6 +82,8 @@ def torchtune_finetune(
         model: hf://ORGANISATION/NAME[@REVISION], s3://BUCKET/PREFIX or a folder (Llama, Qwen 2, Mistral, Gemma, Phi).
         dataset: hf://ORGANISATION/NAME[@REVISION][/FOLDER], s3://BUCKET/PREFIX, or a path or pattern of files.
         name: Name of the series; latest/NAME on the volume points to its newest model.
+        start_from: "model" begins with model; "latest" with the series' newest model, once it has one made from model.
+        skip_unchanged: For "latest": whether to end at once if data and settings are as they were; "model" always does.
         method: "full" trains every weight, "lora" and "dora" an adapter, "qlora" and "qdora" one beside 4-bit weights.
         epochs: Passes over the training rows.
         learning_rate: Peak of the schedule; 0 means 2e-5 for full and 3e-4 for adapters.
@@ -131,7 +135,14 @@ def torchtune_finetune(
             image=STEPS_IMAGE,
         )
         data = initialize_dataset(uri=dataset, config=dataset_config, reuse=reuse, keep=keep_runs, workspace=workspace)
-        base = initialize_model(uri=model, reuse=reuse, keep=keep_runs, workspace=workspace)
+        base = initialize_model(
+            uri=model,
+            start_from=start_from,
+            name=name,
+            reuse=reuse,
+            keep=keep_runs,
+            workspace=workspace,
+        )
         planned = plan(
             dataset=data.outputs["dataset"],
             model=base.outputs["model"],
@@ -159,6 +170,7 @@ def torchtune_finetune(
             held_out=held_out,
             advanced=advanced,
             overrides=overrides,
+            skip_unchanged=skip_unchanged,
             workspace=workspace,
         )
         with dsl.If(planned.outputs["Output"] == True, name="needed"):  # noqa: E712  KFP builds the condition from ==

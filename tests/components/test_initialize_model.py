@@ -17,9 +17,11 @@ from tokenizers import Tokenizer, models
 from kfp_finetune.artifacts import recall_manifest
 from kfp_finetune.components.initialize_model.component import initialize_model as component
 from kfp_finetune.components.initialize_model.model import initialize_model
+from kfp_finetune.components.initialize_model.origin import origin_of
+from kfp_finetune.components.initialize_model.start import choose_start
 from kfp_finetune.errors import UserError
-from kfp_finetune.manifests import describe_files, read_manifest
-from kfp_finetune.workspace import FETCH_REPORT_NAME
+from kfp_finetune.manifests import MANIFEST_NAME, Manifest, describe_files, is_intact, read_manifest
+from kfp_finetune.workspace import FETCH_REPORT_NAME, Workspace, point_latest
 
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 INDEX = "model.safetensors.index.json"
@@ -178,7 +180,9 @@ def test_the_component_leaves_the_manifest_and_its_metadata(tmp_path: Path) -> N
     metrics = dsl.Metrics(name="metrics", uri=str(tmp_path / "metrics"))
     component.python_func(str(source), artifact, report, metrics, workspace=str(tmp_path / "workspace"))
     manifest = recall_manifest(artifact)
-    assert manifest == read_manifest(tmp_path / "workspace" / manifest.path)
+    published = read_manifest(tmp_path / "workspace" / manifest.path)
+    facts = {**published.facts, "origin": str(source), "start_from": "model"}
+    assert manifest == replace(published, facts=facts)
     assert artifact.metadata["model_type"] == "qwen2" and artifact.metadata["parameters"] == "53"
     assert artifact.metadata["bytes"] == manifest.size and artifact.metadata["files"] == 7
     assert metrics.metadata == {"parameters": 53, "bytes": manifest.size}
@@ -203,3 +207,100 @@ def test_the_component_ends_with_status_2_and_the_message_alone(tmp_path: Path) 
     assert done.stderr.startswith("error: 3 problems with what was given:\n  - model: given ")
     assert len(done.stderr.splitlines()) == 7
     assert not (tmp_path / "artifact").exists()
+
+
+def publish_export(workspace: Path, origin: str, key: str = "exp") -> Manifest:
+    """An export that a series points to, as export_model leaves it."""
+    directory = workspace / "exports" / key
+    write_model(directory / "merged")
+    (directory / "report.html").write_text("of the evaluation")
+    facts = {"origin": origin, "work": "w", "license": "mit"} if origin else {}
+    source = origin or str(workspace.parent / "from")
+    manifest = Manifest("export", key, source, "r", f"exports/{key}", describe_files(directory), facts)
+    (directory / MANIFEST_NAME).write_text(manifest.to_json())
+    point_latest(Workspace(workspace), "series", directory)
+    return manifest
+
+
+@pytest.mark.parametrize("is_old", [False, True], ids=["with its origin", "of a version that kept none"])
+def test_a_series_goes_on_from_its_newest_export_where_it_lies(tmp_path: Path, is_old: bool) -> None:
+    workspace, uri = tmp_path / "workspace", str(tmp_path / "from")
+    export = publish_export(workspace, "" if is_old else uri)
+    start = choose_start(uri, str(workspace), start_from="latest", name="series")
+    merged = workspace / "exports/exp/merged"
+    assert start.model.path == "exports/exp/merged" and start.model.source == str(merged)
+    assert start.model.kind == "model" and start.model.revision == "exp"
+    assert start.model.files == describe_files(merged)
+    hold = start.model.facts["hold"]
+    assert start.model.facts == {
+        "model_type": "qwen2",
+        "architecture": "",
+        "license": "" if is_old else "mit",
+        "dtypes": ["F16", "F32"],
+        "parameters": 53,
+        "origin": uri,
+        "start_from": "latest",
+        "hold": hold,
+    }
+    assert (workspace / "exports" / hold).exists()
+    assert is_intact(workspace / "exports/exp", export), "a published export was changed"
+    assert not (workspace / "models").exists()
+    for fact in (uri, "exp", "qwen2", SHARDS[0]):
+        assert fact in start.page
+    other = publish_export(workspace, uri, "other")
+    assert choose_start(uri, str(workspace), start_from="latest", name="series").model.revision == other.key
+    assert choose_start(uri, str(workspace), start_from="latest", name="series").model.key != start.model.key
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"start_from": "model", "name": "series"}, ""),
+        ({"start_from": "latest", "name": "new"}, "series new has no export yet: it begins with"),
+        ({"start_from": "latest", "name": "series"}, "descends from hf://org/other: it begins anew with"),
+    ],
+)
+def test_a_series_without_an_export_of_the_model_begins_with_the_model(
+    tmp_path: Path, settings: dict[str, str], said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    workspace, uri = tmp_path / "workspace", str(write_model(tmp_path / "from"))
+    publish_export(workspace, "hf://org/other")
+    start = choose_start(uri, str(workspace), **settings)
+    assert start.model.path == f"models/{start.model.key}"
+    assert start.model.facts["origin"] == uri and "hold" not in start.model.facts
+    assert start.page == (workspace / start.model.path / FETCH_REPORT_NAME).read_text()
+    assert said in capfd.readouterr().out
+    assert not list((workspace / "exports").glob(".hold-*"))
+
+
+def test_a_misspelt_start_is_one_message_with_what_is_allowed(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        choose_start("/nowhere", str(tmp_path), start_from="newest")
+    (problem,) = caught.value.problems
+    assert str(problem).startswith("start_from: given 'newest'; allowed: 'model' or 'latest'.")
+
+
+def test_a_newest_export_that_is_not_whole_is_refused_and_not_passed_over(tmp_path: Path) -> None:
+    publish_export(tmp_path, "hf://org/model")
+    (tmp_path / "exports/exp/merged" / SHARDS[0]).unlink()
+    with pytest.raises(UserError, match="exports/exp, which has not all its files"):
+        choose_start("hf://org/model", str(tmp_path), start_from="latest", name="series")
+
+
+SAME = [
+    ["hf://org/model", "org/model", "org/model@main", "hf://models/org/model", "HF://org/model"],
+    ["hf://org/model@v2", "org/model@v2"],
+    ["hf://org/other"],
+    ["hf://org/model/sub"],
+    ["bert"],
+    ["s3://bucket/prefix", "s3://bucket/prefix/", "S3://bucket/prefix"],
+    ["s3://bucket"],
+    ["s3://bucket/prefix/other"],
+    ["/data/model", "/data/model/", "file:///data/model", "/data/./other/../model"],
+]
+
+
+def test_addresses_of_one_model_are_the_same_origin_and_no_others() -> None:
+    origins = [{origin_of(uri) for uri in uris} for uris in SAME]
+    assert [len(same) for same in origins] == [1] * len(SAME)
+    assert len(set.union(*origins)) == len(SAME)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import pytest
 import tiny
 import torch
@@ -21,7 +22,10 @@ from kfp_finetune._version import VERSION, VERSION_VARIABLE
 from kfp_finetune.client.compile import stale_pipelines
 from kfp_finetune.client.parameters import read_parameters
 from kfp_finetune.client.summary import read_summary
+from kfp_finetune.components.evaluate_model.evaluate import held_out_loss
 from kfp_finetune.images import STEPS_IMAGE, TRAIN_IMAGE
+from kfp_finetune.manifests import read_manifest
+from kfp_finetune.results import FILES, parse_result
 from kfp_finetune.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +70,7 @@ def test_the_committed_yaml_is_what_the_source_compiles_to():
 def test_the_form_has_a_description_and_a_default_for_every_parameter():
     parameters = read_parameters(PIPELINE)
     assert {name for name, parameter in parameters.items() if parameter.required} == {"model", "dataset"}
-    assert len(parameters) <= 40
+    assert len(parameters) <= 44
     for parameter in parameters.values():
         assert len(parameter.description) > 15, parameter.name
 
@@ -177,10 +181,58 @@ def test_the_pipeline_runs_from_a_csv_to_a_model_that_loads_and_then_has_nothing
     assert not info["missing_keys"] and not info["unexpected_keys"]
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
     assert summary.adapter is not None and (summary.adapter / "adapter_model.safetensors").exists()
+    log = (tmp_path / "workspace/logs/local.log").read_text()
+    results = list(filter(None, (parse_result(line.strip()) for line in log.splitlines())))
+    assert [result.step for result in results] == ["plan", "train", "evaluate", "export"]
+    assert sorted(name for result in results for name in result.files) == sorted(FILES)
+    assert results[2].figures["loss_after"] == pytest.approx(summary.loss_after, abs=1e-3)
 
     again = run(tmp_path / "workspace", **settings)
     assert again.returncode == 0, again.stdout
     assert "torchtune-train" not in again.stdout
+
+
+def test_a_series_trains_on_from_its_newest_model_where_rows_are_new_and_ends_at_once_where_they_are_not(
+    tmp_path: Path,
+):
+    model, data, root = tiny.write_model(tmp_path / "model"), tmp_path / "rows.jsonl", tmp_path / "workspace"
+    latest = root / "latest/finetune"
+    settings = {
+        "model": str(model), "dataset": str(data), "start_from": "latest", "dtype": "fp32", "max_seq_len": 128,
+        "batch_size": 4, "learning_rate": 0.01,
+    }  # fmt: skip
+
+    def exported_by_a_run() -> tuple[str, Path]:
+        done = run(root, **settings)
+        assert done.returncode == 0, done.stdout
+        return done.stdout, latest.resolve()
+
+    tiny.write_rows(data, 40, seed=1)
+    said, first = exported_by_a_run()
+    assert "torchtune-train done" in said
+    written = (first / "MANIFEST.json").stat().st_mtime_ns
+    shutil.rmtree(model)
+    shutil.rmtree(root / "models")
+    said, again = exported_by_a_run()
+    assert again == first and (first / "MANIFEST.json").stat().st_mtime_ns == written
+    assert "torchtune-train" not in said and "Nothing to do" in said
+
+    tiny.write_rows(data, 40, seed=2)
+    said, second = exported_by_a_run()
+    assert "torchtune-train done" in said and second != first
+    training = root / "trainings" / second.name
+    evaluation = json.loads((training / "evaluation.json").read_text())
+    base = AutoModelForCausalLM.from_pretrained(first / "merged", dtype=torch.float32).eval()
+    held_out = datasets.load_from_disk(str(training / "tokens/held_out"))
+    assert evaluation["loss_before"] == pytest.approx(held_out_loss("check", base, held_out)[0], abs=1e-5)
+    adapter = json.loads((second / "adapter/adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == str(first / "merged")
+    facts = [read_manifest(export).facts for export in (first, second)]
+    assert [of["origin"] for of in facts] == [str(model)] * 2 and facts[0]["work"] != facts[1]["work"]
+
+    said, again = exported_by_a_run()
+    assert again == second and "torchtune-train" not in said
+    assert not list((root / "models").glob("[!.]*"))
 
 
 BAD = {
