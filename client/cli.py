@@ -10,7 +10,7 @@ from rich.console import Console
 from kfp_finetune.client.outcome import show_outcome
 from kfp_finetune.client.packages import DEFAULT, find_package
 from kfp_finetune.client.run import run_pipeline
-from kfp_finetune.client.server.commands import COMMANDS, Package
+from kfp_finetune.client.server.commands import COMMANDS, AsJson, CaFile, Host, Package, TokenFile
 from kfp_finetune.client.server.schedule_commands import schedules
 from kfp_finetune.client.summary import read_summary
 from kfp_finetune.errors import clear_errors
@@ -67,19 +67,23 @@ def doctor_command(
     runtime: Annotated[str, typer.Option(help="Runtime of the trainings.")] = "torch-distributed",
     secret: Annotated[list[str], typer.Option(help="A Secret that must exist; may be repeated.")] = [],  # noqa: B006
     gpu: Annotated[str | None, typer.Option(help="Resource name of GPUs that a node must have.")] = None,
-    kfp_host: Annotated[str, typer.Option(help="Address of Kubeflow Pipelines, such as http://localhost:8888.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    host: Host = "",
+    token_file: TokenFile = "",
+    ca_file: CaFile = "",
+    as_json: AsJson = False,
 ) -> None:
     """Checks whether a cluster is ready for the pipelines; status 1 if it is not, 2 if there is no cluster."""
     from kfp_finetune.client.doctor.examine import Question, examine
     from kfp_finetune.client.doctor.view import report_as_json, show_report
+    from kfp_finetune.client.server.connection import Address
     from kfp_finetune.cluster.client import acting_as, connect
 
     with clear_errors():
         cluster = connect(retries=1)
         cluster = acting_as(cluster, as_) if as_ else cluster
         cluster = replace(cluster, namespace=namespace or cluster.namespace)
-        report = examine(cluster, Question(runtime, secret, gpu, kfp_host))
+        kfp = Address(host, cluster.namespace, token_file, ca_file) if host else None
+        report = examine(cluster, Question(runtime, secret, gpu, kfp))
     if as_json:
         print(report_as_json(report))
     else:

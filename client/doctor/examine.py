@@ -8,6 +8,7 @@ from kfp_finetune.client.doctor.kfp import check_kfp
 from kfp_finetune.client.doctor.report import Report, State
 from kfp_finetune.client.doctor.resources import check_gpus, check_storage
 from kfp_finetune.client.doctor.training import check_jobs, check_jobset, check_runtimes, check_trainer
+from kfp_finetune.client.server.connection import Address
 from kfp_finetune.cluster.client import Cluster
 from kfp_finetune.cluster.trainer import Runtime
 
@@ -20,13 +21,13 @@ class Question:
         runtime: Name of the runtime that trainings shall use.
         secrets: Names of Secrets that must exist.
         gpu: Kubernetes resource name of the GPUs that some node must have; None only looks for NVIDIA's.
-        kfp_host: Address of Kubeflow Pipelines; empty to leave it out.
+        kfp: Where Kubeflow Pipelines is; None to leave it out.
     """
 
     runtime: str
     secrets: Sequence[str] = ()
     gpu: str | None = None
-    kfp_host: str = ""
+    kfp: Address | None = None
 
 
 def examine(cluster: Cluster, question: Question) -> Report:
@@ -51,6 +52,6 @@ def examine(cluster: Cluster, question: Question) -> Report:
         checks += [*runtime_checks, jobs]
     classes, storage = check_storage(cluster)
     checks += [storage, *(check_secret(cluster, name) for name in question.secrets), check_gpus(cluster, question.gpu)]
-    if question.kfp_host:
-        checks.append(check_kfp(question.kfp_host))
+    if question.kfp:
+        checks.append(check_kfp(question.kfp))
     return Report(checks, runtimes, classes, abandoned)

@@ -1,39 +1,26 @@
-"""Whether Kubeflow Pipelines answers."""
-
-import urllib3
+"""Whether Kubeflow Pipelines answers, and lets the user in."""
 
 from kfp_finetune.client.doctor.report import Check, State
+from kfp_finetune.client.server.calls import LoginError, ask
+from kfp_finetune.client.server.connection import Address, connect
+from kfp_finetune.errors import UserError
 
 NAME = "Kubeflow Pipelines"
 
-_TIMEOUT = urllib3.Timeout(connect=10, read=20)
-_LOGIN = {301, 302, 303, 307, 401, 403}
-_MEND = "Check --kfp-host; with kubectl -n kubeflow port-forward svc/ml-pipeline 8888 it is http://localhost:8888."
 
-
-def check_kfp(host: str) -> Check:
-    """Checks whether the API of Kubeflow Pipelines answers at an address.
+def check_kfp(address: Address) -> Check:
+    """Checks whether Kubeflow Pipelines at an address shows its runs.
 
     Args:
-        host: The address, such as "http://localhost:8888".
+        address: Where it is, and as whom it is asked.
     """
-    if not host.startswith(("http://", "https://")):
-        return Check(NAME, State.FAIL, f"{host!r} is no address that begins with http:// or https://", _MEND)
     try:
-        answer = urllib3.request(
-            "GET",
-            f"{host.rstrip('/')}/apis/v2beta1/healthz",
-            timeout=_TIMEOUT,
-            retries=urllib3.Retry(1),
-            redirect=False,
-        )
-        health = answer.json() if answer.status == 200 else None
-    except (urllib3.exceptions.HTTPError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        return Check(NAME, State.FAIL, f"{host} does not answer as it should ({reason})", _MEND)
-    if answer.status in _LOGIN:
-        mend = f"The client needs credentials there. {_MEND}"
-        return Check(NAME, State.WARN, f"{host} asks for a login (status {answer.status})", mend)
-    if not isinstance(health, dict):
-        return Check(NAME, State.FAIL, f"{host} answers with status {answer.status}", _MEND)
-    return Check(NAME, State.PASS, f"{host}, version {health.get('tag_name') or 'unknown'}")
+        server = connect(address)
+        space = {"namespace": server.namespace} if server.namespace else {}
+        ask("list the runs", server.runs.run_service_list_runs, page_size=1, **space)
+    except UserError as error:
+        (problem, *_) = error.problems
+        state = State.WARN if isinstance(error, LoginError) and not address.token_file else State.FAIL
+        return Check(NAME, state, f"{address.host}: {problem.what}: {problem.given}", problem.mend)
+    where = f", namespace {server.namespace}" if server.namespace else ""
+    return Check(NAME, State.PASS, f"{server.host}{where}")

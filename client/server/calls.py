@@ -26,6 +26,10 @@ class BusyError(AwayError):
     """The server said that it did nothing, since it is busy: any call may be made again."""
 
 
+class LoginError(UserError):
+    """The server does not know who asks."""
+
+
 class ConflictError(UserError):
     """Something of this name is there already."""
 
@@ -48,8 +52,9 @@ def ask(
 
     Raises:
         AwayError: If the server does not answer, or not now.
+        LoginError: If the server refuses the credentials.
         NotFoundError: If what is asked for is not there.
-        UserError: If the server refuses the credentials, the right or the values.
+        UserError: If the server refuses the right or the values.
     """
     return _insist(AwayError, patience)(_once, what, call, *args, **kwargs)
 
@@ -66,8 +71,9 @@ def tell(what: str, call: Callable[..., Answer], *args: Any, **kwargs: Any) -> A
     Raises:
         AwayError: If the server does not answer, or not now; whether it did anything is not known.
         ConflictError: If something of this name is there already.
+        LoginError: If the server refuses the credentials.
         NotFoundError: If what is named is not there.
-        UserError: If the server refuses the credentials, the right or the values.
+        UserError: If the server refuses the right or the values.
     """
     return _insist(BusyError, PATIENCE_SECONDS)(_once, what, call, *args, **kwargs)
 
@@ -99,7 +105,7 @@ def _refusal(what: str, error: kfp_server_api.ApiException) -> UserError:
     match error.status:
         case 401:
             mend = "Renew the token, or name a file that holds one (--token-file)."
-            return UserError(
+            return LoginError(
                 [Problem("credentials", f"none that the server accepts to {what} ({said})", "a login", mend)]
             )
         case 403:

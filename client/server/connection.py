@@ -16,6 +16,9 @@ from kfp_finetune.errors import Problem, UserError, refuse
 REQUEST_TIMEOUT = (10, 60)
 """Seconds to connect and to read that bound every call."""
 
+CONNECT_SECONDS = 3.0
+"""For how long a server that does not answer is asked again at first."""
+
 HOST_VARIABLE = "KF_PIPELINES_ENDPOINT"
 TOKEN_FILE_VARIABLE = "KF_PIPELINES_SA_TOKEN_PATH"
 """Variables that kfp.Client reads too; Kubeflow's notebooks set the second."""
@@ -134,9 +137,7 @@ def connect(address: Address | None = None, client: kfp_client.Client | None = N
     source = client._run_api.api_client  # what kfp.Client found out about host, certificates and credentials
     api = BoundedApi(source.configuration, cookie=source.cookie)
     api.default_headers |= source.default_headers
-    health = ask(
-        "see whether it answers", kfp_server_api.HealthzServiceApi(api).healthz_service_get_healthz, patience=3
-    )
+    health = _health(api)
     namespace = address.namespace or client.get_user_namespace() or _own_namespace()
     if health.multi_user and not namespace:
         raise refuse(
@@ -145,7 +146,24 @@ def connect(address: Address | None = None, client: kfp_client.Client | None = N
             "the namespace of your Kubeflow profile",
             "Name it with --namespace; the dashboard shows it at the top.",
         )
-    return Server(api, source.configuration.host.rstrip("/"), namespace if health.multi_user else "")
+    namespace = namespace if health.multi_user else ""
+    return Server(api, source.configuration.host.rstrip("/"), namespace)
+
+
+def _health(api: BoundedApi) -> kfp_server_api.V2beta1GetHealthzResponse:
+    call = kfp_server_api.HealthzServiceApi(api).healthz_service_get_healthz
+    try:
+        health = ask("see whether it answers", call, patience=CONNECT_SECONDS)
+        if health.multi_user is not None:
+            return health
+    except (ValueError, TypeError, AttributeError):
+        pass  # an answer that is none of this API
+    raise refuse(
+        "--host",
+        f"{api.configuration.host}, which does not answer as Kubeflow Pipelines 2 does",
+        "the address of its UI or of its API",
+        "Check --host; with kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80 it is http://localhost:8080.",
+    )
 
 
 def _client(address: Address) -> kfp_client.Client:

@@ -11,24 +11,24 @@ from pathlib import Path
 
 import pytest
 import yaml
+from servers import kfp
 
 from kfp_finetune.client.doctor.kfp import check_kfp
 from kfp_finetune.client.doctor.report import State
+from kfp_finetune.client.server.connection import Address
 
 KFP_FINETUNE = Path(sys.executable).parent / "kfp-finetune"
-HEALTH = b'{"commit_sha":"unknown","tag_name":"2.17.0","multi_user":false,"pipeline_store":"database"}'
 
 
 @pytest.fixture
-def served() -> Iterator[Callable[..., str]]:
+def served() -> Iterator[Callable[[int, bytes], str]]:
     """Serve one answer to every request; return the address."""
     with ExitStack() as servers:
 
-        def serve(status: int, body: bytes = b"", path: str = "/apis/v2beta1/healthz") -> str:
+        def serve(status: int, body: bytes) -> str:
             class Handler(BaseHTTPRequestHandler):
                 def do_GET(self) -> None:
-                    self.send_response(status if self.path == path else 404)
-                    self.send_header("Location", "/login")
+                    self.send_response(status)
                     self.send_header("Content-Length", str(len(body)))
                     self.end_headers()
                     self.wfile.write(body)
@@ -45,37 +45,39 @@ def served() -> Iterator[Callable[..., str]]:
         yield serve
 
 
-def test_pipelines_that_answer_are_told_with_their_version(served: Callable[..., str]) -> None:
-    host = served(200, HEALTH)
-    for given in (host, f"{host}/"):
-        check = check_kfp(given)
-        assert (check.state, check.mend) == (State.PASS, "")
-        assert check.found.endswith("version 2.17.0")
+def test_pipelines_that_answer_are_told_with_their_version() -> None:
+    with kfp.serve(prefix="/pipeline") as remote:
+        for given in (remote.url, f"{remote.url}/"):
+            check = check_kfp(Address(given))
+            assert (check.state, check.mend) == (State.PASS, "")
+            assert check.found == f"{remote.url}"
 
 
-def test_a_path_before_the_api_is_kept(served: Callable[..., str]) -> None:
-    host = served(200, HEALTH, path="/pipeline/apis/v2beta1/healthz")
-    assert check_kfp(f"{host}/pipeline").state == State.PASS
-    assert check_kfp(host).state == State.FAIL
+@pytest.mark.parametrize("gate", ["kfp", "istio", "dex"])
+def test_a_login_before_pipelines_is_a_warning_and_a_wrong_token_a_failure(gate: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("good")
+    with kfp.serve(multi_user=True, tokens={"good"}) as remote:
+        remote.gate = gate
+        assert check_kfp(Address(remote.url, "team")).state == State.WARN
+        address = Address(remote.url, "team", str(tmp_path / "token"))
+        assert check_kfp(address).found == f"{remote.url}, namespace team"
+        remote.tokens = {"other"}
+        check = check_kfp(address)
+        assert check.state == State.FAIL and "--token-file" in check.mend
 
 
-@pytest.mark.parametrize("status", [302, 401, 403])
-def test_a_login_before_pipelines_is_a_warning(served: Callable[..., str], status: int) -> None:
-    check = check_kfp(served(status))
-    assert check.state == State.WARN
-    assert f"asks for a login (status {status})" in check.found
-
-
-@pytest.mark.parametrize(("status", "body"), [(200, b"<html>"), (200, b"[]"), (404, b""), (500, b"")])
-def test_what_is_not_pipelines_fails(served: Callable[..., str], status: int, body: bytes) -> None:
-    check = check_kfp(served(status, body))
+@pytest.mark.parametrize(
+    ("status", "body"), [(200, b"<html>"), (200, b"[]"), (200, b"{}"), (200, b"5"), (404, b""), (500, b"")]
+)
+def test_what_is_not_pipelines_fails(served: Callable[[int, bytes], str], status: int, body: bytes) -> None:
+    check = check_kfp(Address(served(status, body)))
     assert check.state == State.FAIL
-    assert "--kfp-host" in check.mend
+    assert "--host" in check.mend
 
 
 @pytest.mark.parametrize("host", ["http://127.0.0.1:1", "localhost:8888", "http://", "http://[", "ftp://there"])
 def test_an_address_that_leads_nowhere_fails(host: str) -> None:
-    check = check_kfp(host)
+    check = check_kfp(Address(host))
     assert check.state == State.FAIL
     assert host in check.found
 
