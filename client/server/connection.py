@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,9 @@ from kfp_finetune.errors import Problem, UserError, refuse
 
 REQUEST_TIMEOUT = (10, 60)
 """Seconds to connect and to read that bound every call."""
+
+PAGE_START = 200
+"""Characters in which a page tells that it is one."""
 
 CONNECT_SECONDS = 3.0
 """For how long a server that does not answer is asked again at first."""
@@ -120,6 +124,40 @@ class _Client(kfp_client.Client):
 
     def get_kfp_healthz(self, sleep_duration: int = 5) -> kfp_server_api.V2beta1GetHealthzResponse:
         return kfp_server_api.V2beta1GetHealthzResponse(multi_user=False)
+
+
+def get_bytes(api: kfp_server_api.ApiClient, path: str, query: Mapping[str, str]) -> bytes:
+    """The answer to a request for which kfp_server_api has no method: logs and artifacts are not in its description.
+
+    Args:
+        api: Of the server.
+        path: After the host.
+        query: Of the request.
+
+    Raises:
+        kfp_server_api.ApiException: If the server refuses it.
+    """
+    answer = api.call_api(
+        path,
+        "GET",
+        query_params=list(query.items()),
+        auth_settings=["Bearer"],
+        _preload_content=False,
+        _return_http_data_only=True,
+    )
+    return bytes(answer.data)
+
+
+def get_text(api: kfp_server_api.ApiClient, path: str, query: Mapping[str, str]) -> str:
+    """The answer to such a request as text; see `get_bytes`.
+
+    Raises:
+        kfp_server_api.ApiException: If the server refuses it, or shows a page instead.
+    """
+    text = get_bytes(api, path, query).decode(errors="replace")
+    if text[:PAGE_START].lstrip().lower().startswith(("<!doctype html", "<html")):
+        raise _with_body(kfp_server_api.ApiException(401, "a page came instead of an answer"))
+    return text
 
 
 def connect(address: Address | None = None, client: kfp_client.Client | None = None) -> Server:

@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from kfp_finetune.client.server.calls import NotFoundError, ask
-from kfp_finetune.client.server.connection import Server
+from kfp_finetune.client.server.calls import AwayError, NotFoundError, ask
+from kfp_finetune.client.server.connection import Server, get_bytes
 from kfp_finetune.client.server.logs import read_log
 from kfp_finetune.client.server.runs import get_run
 from kfp_finetune.client.server.tasks import read_steps
@@ -120,23 +119,18 @@ def read_artifact(server: Server, address: str) -> bytes:
         "key": parts.path.lstrip("/"),
         "namespace": server.namespace,
     }
-    with suppress(NotFoundError):
-        answer = ask(
-            "read an artifact",
-            server.api.call_api,
-            "/artifacts/get",
-            "GET",
-            query_params=[(name, value) for name, value in query.items() if value],
-            auth_settings=["Bearer"],
-            _preload_content=False,
-            _return_http_data_only=True,
-        )
-        content = bytes(answer.data)
+    query = {name: value for name, value in query.items() if value}
+    try:
+        # Not again and again: the UI has a server error also for what is not there.
+        content = ask("read an artifact", get_bytes, server.api, "/artifacts/get", query, patience=0)
         if OURS in content or not content.lstrip().startswith(b"<"):  # else it is somebody's login page
             return content
+        reason = "a login page came"
+    except (NotFoundError, AwayError) as error:
+        reason = error.problems[0].given
     raise refuse(
         "--host",
-        f"{server.host}, which does not hand out {address}",
+        f"{server.host}, which does not hand out {address} ({reason})",
         "the address of the UI, which serves artifacts beside the API",
         "Use it instead of the API's: kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80, and "
         "http://localhost:8080.",

@@ -13,6 +13,7 @@ import kfp_server_api
 from kfp_finetune.client.server.calls import AwayError, ConflictError, NotFoundError, ask, tell
 from kfp_finetune.client.server.connection import Server
 from kfp_finetune.client.server.lists import listed, named
+from kfp_finetune.client.server.tasks import ENDED
 from kfp_finetune.client.server.uploads import Version
 from kfp_finetune.errors import refuse
 
@@ -168,5 +169,11 @@ def stop(server: Server, run_id: str) -> None:
     Args:
         server: Kubeflow Pipelines.
         run_id: Its id.
+
+    Raises:
+        UserError: If it has ended already.
     """
+    state = get_run(server, run_id).state
+    if state in ENDED:
+        raise refuse("run", f"{run_id}, which has ended as {state}", "a run that is under way", "See its page.")
     tell("stop the run", server.runs.run_service_terminate_run, run_id)

@@ -18,8 +18,14 @@ def nobody_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def remote() -> Iterator[kfp.Server]:
-    with kfp.serve(archives_logs=True) as running:
+def address() -> str:
+    """Whose address the client is given: the UI's, the API's."""
+    return "ui"
+
+
+@pytest.fixture
+def remote(address: str) -> Iterator[kfp.Server]:
+    with kfp.serve(archives_logs=True, address=address) as running:
         yield running
 
 

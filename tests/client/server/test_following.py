@@ -24,6 +24,11 @@ RECORDED = [
 HALF = Progress("train", 5, 10, "step", 3.0, {"loss": 1.5})
 
 
+@pytest.fixture(params=["ui", "api"])
+def address(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture
 def run(server: Server, remote: kfp.Server) -> kfp.Run:
     return remote.run(start(server, prepare(str(PIPELINE), GIVEN)).run_id)
@@ -99,7 +104,7 @@ def test_a_connection_that_comes_and_goes_loses_nothing(
         run.start("plan")
         run.log("plan", "one")
         remote.fail("GET", "/runs/[^/]*$", fault, times=2)
-        remote.fail("GET", "/log$", fault)
+        remote.fail("GET", "/log", fault)
 
     def more() -> None:
         run.log("plan", "two")

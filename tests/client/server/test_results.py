@@ -36,7 +36,8 @@ def test_figures_and_files_are_written(server: Server, remote: kfp.Server, run: 
     assert files[1].read_bytes() == REPORT
 
 
-def test_of_the_api_alone_come_the_figures_and_where_the_rest_is(run: kfp.Run, tmp_path: Path, server: Server) -> None:
+@pytest.mark.parametrize("address", ["ui", "api"])  # of the UI, where the artifact is not there
+def test_without_the_files_come_the_figures_and_what_to_do(run: kfp.Run, tmp_path: Path, server: Server) -> None:
     run.log("evaluate-model", EVALUATED.to_line())
     with pytest.raises(UserError, match="the address of the UI"):
         fetch(server, run.id, tmp_path)

@@ -63,3 +63,6 @@ def test_a_run_is_found_by_id_and_by_name_and_stopped(server: Server, remote: kf
         find_run(server, "other")
     stop(server, run.run_id)
     assert remote.run(run.run_id).state == "CANCELING"
+    remote.run(run.run_id).end("FAILED")
+    with pytest.raises(UserError, match="which has ended as FAILED"):
+        stop(server, run.run_id)
