@@ -1,19 +1,20 @@
 """Reads the rows of a dataset that lies on the volume."""
 
-import glob
+import errno
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kfp_finetune.errors import refuse
+from kfp_finetune.conversion import convert, no_room
+from kfp_finetune.errors import UserError, refuse
 from kfp_finetune.lines import small_text
 from kfp_finetune.manifests import files_below, read_manifest
-from kfp_finetune.readers import READERS, ROWS_IN_BATCH, write_arrow
+from kfp_finetune.readers import READERS, write_arrow
 from kfp_finetune.sources.patterns import matches_glob
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ FORMATS = {
     ".txt": "text",
     ".xml": "xml",
 }
-"""The format for each ending of a file's name: one of `readers.READERS`, or what `datasets.load_dataset` reads."""
+"""The format for each ending of a file's name: one of `readers.READERS`, or what `tables.read_batches` reads."""
 
 SAVED_STATE = "state.json"
 SAVED_NOTES = frozenset({SAVED_STATE, "dataset_info.json", "dataset_dict.json"})
@@ -79,22 +80,37 @@ def find_data_files(directory: Path, declared: Mapping[str, Sequence[str]] | Non
     Raises:
         UserError: If there is none, or they need different readers.
     """
-    files = _without_notes([path for path in files_below(directory) if path.suffix in FORMATS])
-    formats = {FORMATS[path.suffix] for path in files}
-    if len(formats) != 1:
-        raise refuse(
-            "dataset",
-            f"files of the formats {', '.join(sorted(formats)) or 'none'}",
-            f"files of one format, ending with {', '.join(FORMATS)}",
-            "Give one folder or file of a single format.",
-        )
+    found = [path for path in files_below(directory) if path.suffix in FORMATS]
+    file_format, files = format_of(found), _without_notes(found)
     if declared is None:
         manifest = read_manifest(directory)
         declared = manifest.facts.get(SPLIT_FILES, {}) if manifest else {}
     splits: dict[str, list[Path]] = {}
     for path in files:
         splits.setdefault(_split_of(path.relative_to(directory), declared), []).append(path)
-    return DataFiles(formats.pop(), {split: tuple(paths) for split, paths in sorted(splits.items())})
+    return DataFiles(file_format, {split: tuple(paths) for split, paths in sorted(splits.items())})
+
+
+def format_of(paths: Iterable[Path]) -> str:
+    """The one format of data files, of which those that `datasets.save_to_disk` writes beside the rows are none.
+
+    Args:
+        paths: Or names alone.
+
+    Raises:
+        UserError: If there is none, or they need different readers.
+    """
+    paths = list(paths)
+    notes = SAVED_NOTES if any(path.suffix == ".arrow" for path in paths) else ()
+    formats = {FORMATS[path.suffix] for path in paths if path.suffix in FORMATS and path.name not in notes}
+    if len(formats) != 1:
+        raise refuse(
+            "dataset",
+            f"files of the formats {', '.join(sorted(formats)) or 'none'}",
+            f"files of one format, ending with {', '.join(FORMATS)}",
+            "Choose those of one format by a pattern, such as /*.jsonl after the address, or allow_patterns.",
+        )
+    return formats.pop()
 
 
 def _without_notes(files: list[Path]) -> list[Path]:
@@ -137,93 +153,53 @@ def open_split(directory: Path, split: str) -> Iterator["datasets.Dataset"]:
         The rows, memory-mapped from a temporary cache.
 
     Raises:
-        UserError: If the split is not there, or the files cannot be read.
+        UserError: If the split is not there, or the files cannot be read, or not within bounds of memory and disk.
     """
     import datasets
 
     files = find_data_files(directory)
-    names = {part.partition("[")[0] for part in split.split("+")}
-    if not names <= files.splits.keys():
+    names = sorted({part.partition("[")[0] for part in split.split("+")})
+    if not set(names) <= files.splits.keys():
         raise refuse(
             "split", repr(split), f"one of {', '.join(files.splits)}", "Name a split that the dataset's files have."
         )
     with tempfile.TemporaryDirectory(prefix="kfp-finetune-") as cache:
         datasets.disable_progress_bars()
-        try:
-            builder = _prepare(files.format, {name: files.splits[name] for name in names}, cache)
-            try:
-                rows = builder.as_dataset(split=split)
-            except ValueError as error:
-                raise refuse(
-                    "split",
-                    f"{split!r}: {error}",
-                    "a split, or a part of one that has rows, such as train[:10%]",
-                    "Name other rows, or check that the files have any.",
-                ) from error
-            yield rows
-        except UnicodeDecodeError as error:
-            raise refuse(
-                "dataset", f"text that is not UTF-8: {error}", "files in UTF-8", "Convert the files to UTF-8."
-            ) from error
+        written = _write_arrow(files.format, {name: files.splits[name] for name in names}, Path(cache))
+        yield _take(split, {name: datasets.Dataset.from_file(str(path)) for name, path in written.items()})
 
 
-def _prepare(file_format: str, splits: Mapping[str, Sequence[Path]], cache: str) -> "datasets.DatasetBuilder":
-    if file_format in READERS:
-        written = write_arrow(READERS[file_format], splits, Path(cache))
-        file_format, splits = "arrow", {split: (path,) for split, path in zip(splits, written, strict=True)}
-    elif file_format == "parquet":
-        splits = {split: _with_rows(split, paths) for split, paths in splits.items()}
+def _write_arrow(file_format: str, splits: Mapping[str, Sequence[Path]], cache: Path) -> dict[str, Path]:
     try:
-        return _read(file_format, splits, cache)
-    except ValueError as error:
-        paths = [path for part in splits.values() for path in part]
-        broken = next((path.name for path in paths if _is_broken(file_format, path, cache)), None)
-        raise refuse(
-            "dataset",
-            f"{f'{broken}, which' if broken else f'{file_format} files that together'} cannot be read: {error}",
-            "files whose rows all have the same columns and types",
-            "Mend the file." if broken else "Give every file the same columns and types.",
-        ) from error
+        if file_format in READERS:
+            written = write_arrow(READERS[file_format], splits, cache)
+        else:
+            written = convert(file_format, splits, cache)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise no_room(cache) from error
+    return dict(zip(splits, written, strict=True))
 
 
-def _with_rows(split: str, paths: Sequence[Path]) -> list[Path]:
-    kept = [path for path in paths if _has_rows(path)]
-    if not kept:
-        raise refuse("split", f"{split!r}, whose files have no row", "a split that has rows", "Fill the files.")
-    return kept
-
-
-def _has_rows(path: Path) -> bool:
-    import pyarrow.parquet
-
-    try:
-        return pyarrow.parquet.read_metadata(path).num_rows > 0
-    except (ValueError, OSError):
-        return True  # it is not Parquet; the reader says so
-
-
-def _is_broken(file_format: str, path: Path, cache: str) -> bool:
-    try:
-        _read(file_format, {"train": (path,)}, cache)
-    except ValueError:
-        return True
-    return False
-
-
-def _read(file_format: str, splits: Mapping[str, Sequence[Path]], cache: str) -> "datasets.DatasetBuilder":
-    """Reads files into the cache.
-
-    Raises:
-        ValueError: With the cause, if they cannot be read.
-    """
+def _take(split: str, rows: Mapping[str, "datasets.Dataset"]) -> "datasets.Dataset":
+    """The rows that the name of a split, or of parts of splits, means."""
     import datasets
 
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # else it calls huggingface's counter on the internet
-    options = {"batch_size": ROWS_IN_BATCH} if file_format == "parquet" else {}  # else whole row groups are in memory
-    data_files = {name: [glob.escape(str(path)) for path in paths] for name, paths in splits.items()}
     try:
-        builder = datasets.load_dataset_builder(file_format, data_files=data_files, cache_dir=cache, **options)
-        builder.download_and_prepare()
-    except (datasets.exceptions.DatasetGenerationError, FileNotFoundError) as error:
-        raise ValueError(str(error.__cause__ or error)) from error
-    return builder
+        parts = datasets.ReadInstruction.from_spec(split).to_absolute({name: len(rows[name]) for name in rows})
+    except ValueError as error:
+        raise _no_part(split, str(error)) from error
+    taken = [rows[part.splitname].select(range(part.from_, part.to)) for part in parts if part.from_ < part.to]
+    if not taken:
+        raise _no_part(split, "it has no row")
+    return datasets.concatenate_datasets(taken)
+
+
+def _no_part(split: str, why: str) -> UserError:
+    return refuse(
+        "split",
+        f"{split!r}: {why}",
+        "a split, or a part of one that has rows, such as train[:10%]",
+        "Name other rows, or check that the files have any.",
+    )

@@ -7,7 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kfp_finetune.lines import LARGEST_ROW_BYTES, PIECE_BYTES, lines, pieces, too_large, unreadable
+from kfp_finetune.lines import (
+    LARGEST_ROW_BYTES,
+    MOST_COLUMNS,
+    PIECE_BYTES,
+    lines,
+    pieces,
+    too_large,
+    too_many_columns,
+    twice,
+    unreadable,
+)
 
 EXACT_DIGITS = 18
 """Longer integers are kept as floats; the reader of `datasets` takes 64 bits."""
@@ -141,7 +151,7 @@ class _Text:
             self._forget()
         ahead = len(self._text) - self._at
         if ahead > LARGEST_ROW_BYTES:
-            raise too_large(self._path, f"line {self._number()}")
+            raise too_large(self._path.name, f"line {self._number()}")
         more = []
         for _ in range(max(1, ahead // PIECE_BYTES)):
             if (piece := next(self._pieces, None)) is None:
@@ -186,8 +196,7 @@ def _is_writable(value: Any) -> bool:
 def _unique(pairs: list[tuple[str, Any]]) -> Row:
     row = dict(pairs)
     if len(row) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} twice in an object")
+        raise ValueError(f"the name {twice(name for name, _ in pairs)[0]!r} twice in an object")
     return row
 
 
@@ -203,6 +212,8 @@ def _finite(digits: str) -> float | None:
 def _object(path: Path, place: str, value: Any) -> Row:
     if not isinstance(value, dict):
         raise unreadable(path, place, f"{str(value)[:40]!r} where an object with columns is expected")
+    if len(value) > MOST_COLUMNS:
+        raise too_many_columns(path.name, place, len(value))
     return value
 
 

@@ -1,7 +1,8 @@
 """Files of text, read with no more of them in memory than a row."""
 
 import codecs
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kfp_finetune.errors import UserError, refuse
@@ -11,6 +12,9 @@ PIECE_BYTES = 2**20
 
 LARGEST_ROW_BYTES = 16 * 2**20
 """Some four million tokens: no model takes them, and a file whose line never ends would fill the memory."""
+
+MOST_COLUMNS = 10_000
+"""The names of more would take more time and memory than the rows."""
 
 LARGEST_NOTE_BYTES = 64 * 2**20
 """The index of a model of a million tensors is not as large."""
@@ -25,7 +29,7 @@ def lines(path: Path) -> Iterator[str]:
     with path.open("rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(LARGEST_ROW_BYTES + 1), b""), start=1):
             if len(line) > LARGEST_ROW_BYTES:
-                raise too_large(path, f"line {number}")
+                raise too_large(path.name, f"line {number}")
             try:
                 text = line.decode()
             except UnicodeDecodeError as error:
@@ -92,19 +96,40 @@ def unreadable(path: Path, place: str, why: str) -> UserError:
     )
 
 
-def too_large(path: Path, place: str) -> UserError:
+def too_large(name: str, place: str) -> UserError:
     """The error for a row that is too large.
 
     Args:
-        path: The file.
+        name: Of the file or split.
         place: Where in it.
     """
     return refuse(
         "dataset",
-        f"{path.name}, {place}, a row of more than {LARGEST_ROW_BYTES:,} bytes",
+        f"{name}, {place}, a row of more than {LARGEST_ROW_BYTES:,} bytes",
         f"rows of at most {LARGEST_ROW_BYTES:,} bytes",
         "Divide the row into smaller ones, or leave it out.",
     )
+
+
+def too_many_columns(name: str, place: str, count: int) -> UserError:
+    """The error for rows with so many columns that they are none.
+
+    Args:
+        name: Of the file.
+        place: Where in it.
+        count: Of the columns.
+    """
+    return refuse(
+        "dataset",
+        f"{name}, {place}, with which there are {count:,} columns",
+        f"at most {MOST_COLUMNS:,} columns",
+        "Write each row as one object or record of the same few columns.",
+    )
+
+
+def twice(names: Iterable[str]) -> list[str]:
+    """The names that are there more than once, sorted."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 def _no_utf8(path: Path, line: int, error: UnicodeDecodeError) -> UserError:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfp_finetune.errors import refuse
 from kfp_finetune.json_rows import Row, read_json
-from kfp_finetune.lines import LARGEST_ROW_BYTES, lines, too_large, unreadable
+from kfp_finetune.lines import LARGEST_ROW_BYTES, MOST_COLUMNS, lines, too_large, too_many_columns, twice, unreadable
 
 if TYPE_CHECKING:
     import datasets
@@ -42,7 +42,7 @@ def write_arrow(
     """
     import pyarrow as pa
 
-    columns = _columns(row for paths in splits.values() for path in paths for row in read(path))
+    columns = _columns((path.name, row) for paths in splits.values() for path in paths for row in read(path))
     if not columns:
         raise refuse(
             "split", f"{', '.join(splits)!r}, whose files have no row", "a split that has rows", "Fill the files."
@@ -83,13 +83,16 @@ def _cell(value: Any, is_text: bool) -> str | None:
     return value if is_text or value is None else json.dumps(value)
 
 
-def _columns(rows: Iterator[Row]) -> "datasets.Features":
+def _columns(rows: Iterator[tuple[str, Row]]) -> "datasets.Features":
+    """The columns of all rows, each given with its file's name."""
     import datasets
 
     is_text: dict[str, bool] = {}
-    for row in rows:
+    for file_name, row in rows:
         for name, value in row.items():
             is_text[name] = is_text.get(name, True) and (value is None or isinstance(value, str))
+        if len(is_text) > MOST_COLUMNS:
+            raise too_many_columns(file_name, "some row", len(is_text))
     return datasets.Features(
         {name: datasets.Value("string") if text else datasets.Json() for name, text in is_text.items()}
     )
@@ -115,7 +118,7 @@ def read_csv(path: Path) -> Iterator[Row]:
         for line in lines(path):
             taken += len(line)
             if taken > LARGEST_ROW_BYTES:
-                raise too_large(path, place)
+                raise too_large(path.name, place)
             yield line
 
     reader = csv.reader(counted(), strict=True)
@@ -139,9 +142,10 @@ def read_csv(path: Path) -> Iterator[Row]:
 
 
 def _header(path: Path, place: str, record: list[str]) -> list[str]:
-    twice = sorted({name for name in record if record.count(name) > 1})
-    if twice:
-        raise unreadable(path, place, f"the column {', '.join(map(repr, twice))} twice in the header")
+    if len(record) > MOST_COLUMNS:
+        raise too_many_columns(path.name, place, len(record))
+    if names := twice(record):
+        raise unreadable(path, place, f"the column {', '.join(map(repr, names))} twice in the header")
     return record
 
 
@@ -155,7 +159,7 @@ def read_text(path: Path) -> Iterator[Row]:
 def read_xml(path: Path) -> Iterator[Row]:
     """A whole file as one row with the column "xml"."""
     if path.stat().st_size > LARGEST_ROW_BYTES:
-        raise too_large(path, "the whole file")
+        raise too_large(path.name, "the whole file")
     yield {"xml": "".join(lines(path)).replace("\r\n", "\n")}
 
 

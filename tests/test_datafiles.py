@@ -4,13 +4,18 @@ import csv
 import itertools
 import json
 import os
-from collections.abc import Callable
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
+from bombs import one_value_for_all_rows
+from children import small_volume
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -396,3 +401,127 @@ def test_nothing_is_left_of_the_cache_but_the_rows_can_be_read_before(
         assert rows[9] == ROWS[9]
     assert list(temporary.iterdir()) == []
     assert [path.name for path in data.iterdir()] == ["rows.jsonl"]
+
+
+READ_IN_A_PROCESS = """
+import resource, sys
+from pathlib import Path
+from kfp_finetune.datafiles import open_split
+from kfp_finetune.errors import UserError
+try:
+    with open_split(Path(sys.argv[1]), "train") as rows:
+        print(len(rows))
+except UserError as error:
+    print(error.problems[0])
+own = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(int(own.split()[1]) + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+def read_in_a_process(directory: Path) -> tuple[str, int]:
+    """What was said, and the peak of the memory in kB."""
+    command = [sys.executable, "-c", READ_IN_A_PROCESS, str(directory)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    said, _, peak = done.stdout.strip().rpartition("\n")
+    return said, int(peak)
+
+
+def test_a_small_file_that_stands_for_gigabytes_is_refused_and_takes_little_memory(tmp_path: Path) -> None:
+    one_value_for_all_rows(tmp_path / "rows.parquet")
+    assert (tmp_path / "rows.parquet").stat().st_size < 10_000
+    said, peak = read_in_a_process(tmp_path)
+    assert said.startswith("dataset: given rows.parquet with rows that need more than 2,147,483,648 bytes of memory")
+    assert "Write the file again with smaller row groups" in said
+    assert peak < 2_700_000
+
+
+def test_a_large_row_group_of_one_page_is_read(tmp_path: Path) -> None:
+    texts = [random.Random(number).randbytes(500_000).hex() for number in range(200)]
+    table = pyarrow.table({"input": texts})
+    pyarrow.parquet.write_table(
+        table, tmp_path / "rows.parquet", use_dictionary=False, data_page_size=2**30, write_batch_size=1000
+    )
+    said, peak = read_in_a_process(tmp_path)
+    assert said == "200" and peak < 1_500_000
+    with open_split(tmp_path, "train") as rows:
+        assert rows[199]["input"] == texts[199]
+
+
+@pytest.fixture
+def small_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A temporary directory with room for fifty megabytes."""
+    with small_volume(tmp_path / "temporary", "50m") as directory:
+        monkeypatch.setattr("tempfile.tempdir", str(directory))
+        yield directory
+
+
+def many_rows(path: Path) -> None:
+    path.write_text(f'{{"input": "{"x" * 1_000_000}"}}\n' * 100)
+
+
+def many_rows_in_little(path: Path) -> None:
+    one_value_for_all_rows(path, rows=100_000, size=1_000_000)
+
+
+@pytest.mark.parametrize(("name", "write"), [("rows.parquet", many_rows_in_little), ("rows.jsonl", many_rows)])
+def test_rows_that_fill_the_temporary_directory_are_refused_with_its_name(
+    tmp_path: Path, small_temporary: Path, name: str, write: Callable[[Path], None]
+) -> None:
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / name)
+    with pytest.raises(UserError, match=f"take more room, as they are read, than there is at {small_temporary}; "):
+        read(tmp_path / "data")
+    assert list(small_temporary.iterdir()) == []
+
+
+TEXTS = [f"text {number}, longer than a view holds by itself" for number in range(2000)]
+VIEWS = pyarrow.array(TEXTS, pyarrow.string_view())
+ODD_TYPES = {
+    "dictionary": pyarrow.array(TEXTS).dictionary_encode(),
+    "view": VIEWS,
+    "views in lists": pyarrow.ListArray.from_arrays(list(range(2001)), VIEWS),
+    "views in structs": pyarrow.StructArray.from_arrays([VIEWS], ["x"]),
+    "large": pyarrow.array(TEXTS, pyarrow.large_string()),
+}
+
+
+@pytest.mark.parametrize(
+    ("ending", "kind"),
+    [*itertools.product(["arrow"], ODD_TYPES), ("parquet", "dictionary"), ("parquet", "view"), ("parquet", "large")],
+)
+def test_text_of_any_kind_is_read_and_takes_its_own_room_alone(tmp_path: Path, ending: str, kind: str) -> None:
+    table = pyarrow.table({"input": ODD_TYPES[kind]})
+    if ending == "parquet":
+        pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
+    else:
+        with pyarrow.ipc.new_stream(tmp_path / "rows.arrow", table.schema) as stream:
+            stream.write_table(table)
+    with open_split(tmp_path, "train") as rows:
+        assert rows["input"][:] == table["input"].to_pylist()
+        assert sum(Path(file["filename"]).stat().st_size for file in rows.cache_files) < 3 * sum(map(len, TEXTS))
+
+
+def text_of(offsets: list[int], content: bytes) -> pyarrow.Array:
+    places = pyarrow.array(offsets, pyarrow.int32()).buffers()[1]
+    return pyarrow.StringArray.from_buffers(len(offsets) - 1, places, pyarrow.py_buffer(content))
+
+
+@pytest.mark.parametrize(
+    ("ending", "array"),
+    [
+        ("arrow", text_of([0, 1_000_000, 2], b"ab")),
+        ("arrow", text_of([0, 1, 2], b"\xff\xfe")),
+        ("parquet", text_of([0, 1, 2], b"\xff\xfe")),
+    ],
+)
+def test_text_that_is_not_utf_8_or_not_there_is_one_clear_problem(
+    tmp_path: Path, ending: str, array: pyarrow.Array
+) -> None:
+    table = pyarrow.table({"input": array})
+    if ending == "parquet":
+        pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
+    else:
+        with pyarrow.ipc.new_stream(tmp_path / "rows.arrow", table.schema) as stream:
+            stream.write_table(table)
+    with pytest.raises(UserError, match=rf"dataset: given rows\.{ending}, which cannot be read: "):
+        read(tmp_path)

@@ -24,7 +24,7 @@ def initialize_dataset(
     """Puts a dataset's files on the volume, or finds them there.
 
     Args:
-        uri: A path or pattern (/data/part-*.jsonl), hf://ORGANISATION/NAME[@REVISION][/FOLDER], or s3://BUCKET/PREFIX.
+        uri: A path, hf://ORGANISATION/NAME[@REVISION][/FOLDER] or s3://BUCKET/PREFIX; with /*.jsonl, some files of it.
         dataset: The files' manifest: where they lie, their sizes and checksums, the splits.
         report: Rows, columns, lengths, duplicates and a few rows.
         metrics: Rows, duplicates, and rows with empty values.

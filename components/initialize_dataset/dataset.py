@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from kfp_finetune.components.initialize_dataset.bounded import look_within_bounds
-from kfp_finetune.datafiles import FORMATS, SPLIT_FILES, find_data_files
+from kfp_finetune.datafiles import FORMATS, SPLIT_FILES, find_data_files, format_of
 from kfp_finetune.errors import refuse
 from kfp_finetune.fetch import Wanted, fetch
 from kfp_finetune.manifests import Manifest, files_below
@@ -34,8 +34,8 @@ def initialize_dataset(
     """Puts the data files of a source on the volume.
 
     Args:
-        uri: A path, a pattern such as /data/part-*.jsonl, hf://ORGANISATION/NAME, or s3://BUCKET/PREFIX; see
-            `open_source`, and `FORMATS` for the endings.
+        uri: A path, hf://ORGANISATION/NAME or s3://BUCKET/PREFIX, or a pattern of files below one, such as
+            /data/part-*.jsonl; see `open_source`, and `FORMATS` for the endings.
         workspace_root: Absolute path of the mounted volume.
         config: The configuration of a Hub dataset; empty for its default one.
         allow_patterns: Files to take instead of those with the endings of `FORMATS`.
@@ -65,8 +65,9 @@ def initialize_dataset(
     return manifest
 
 
-def _check_names(uri: str, paths: Iterable[str]) -> None:
-    endings = {Path(path).suffix for path in paths}
+def _check_names(uri: str, names: Iterable[str]) -> None:
+    paths = [Path(name) for name in names]
+    endings = {path.suffix for path in paths}
     if not endings <= FORMATS.keys():
         raise refuse(
             "dataset",
@@ -74,6 +75,7 @@ def _check_names(uri: str, paths: Iterable[str]) -> None:
             f"files that end with {', '.join(FORMATS)}",
             "Convert the file, or rename it if its content is one of these.",
         )
+    format_of(paths)
 
 
 def _facts(directory: Path, source: Source) -> Mapping[str, object]:

@@ -11,6 +11,7 @@ from typing import Any
 from kfp_finetune.components.initialize_dataset.rows import iterate_rows
 from kfp_finetune.datafiles import DataFiles
 from kfp_finetune.errors import UserError
+from kfp_finetune.lines import MOST_COLUMNS, too_many_columns
 
 LARGEST_LOOK = 200_000
 """Rows that are looked at; the report says if there are more."""
@@ -77,6 +78,8 @@ def look_at(files: DataFiles, largest: int = LARGEST_LOOK, characters: int = LAR
             blank = [column for column, text in texts.items() if not text.strip()]
             empty.update(dict.fromkeys(texts, 0))
             empty.update(blank)
+            if len(empty) > MOST_COLUMNS:
+                raise too_many_columns(split, "some row", len(empty))
             with_empty += bool(blank)
             lengths.append(sum(map(len, texts.values())))
             seen.add(hashlib.blake2b(repr(sorted(texts.items())).encode(errors="replace"), digest_size=12).digest())

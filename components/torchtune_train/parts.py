@@ -11,6 +11,7 @@ from kfp_finetune.components.torchtune_train.conversations import Shape, check_c
 from kfp_finetune.components.torchtune_train.settings import DataSettings
 from kfp_finetune.datafiles import open_split
 from kfp_finetune.errors import refuse
+from kfp_finetune.lines import LARGEST_ROW_BYTES, too_large
 
 HELD_OUT_SEED = 42
 """The same rows are held out whatever else changes, so that losses of different trainings can be compared."""
@@ -59,15 +60,17 @@ def open_parts(directory: Path, data: DataSettings) -> Iterator[Parts]:
         data: Which rows, of which kind, and in which columns.
 
     Raises:
-        UserError: If a split or column is not there, or a part has no row.
+        UserError: If a split or column is not there, a part has no row, or a row is too large to be read.
     """
     with open_split(directory, data.split) as rows:
         whole = _whole(rows, data.split)
         shape = find_shape(rows.column_names, data)
+        _check_sizes(shape.select(rows), data.split)
         if data.held_out_share is None:
             _check_apart(directory, data)
             with open_split(directory, data.held_out) as held_out:
                 check_columns(shape, held_out.column_names)
+                _check_sizes(shape.select(held_out), data.held_out)
                 yield Parts(whole, _whole(held_out, data.held_out), shape)
         elif len(rows) < 2:
             raise refuse("dataset", f"{len(rows)} rows", "at least 2 rows", "Give more rows.")
@@ -98,6 +101,16 @@ def _check_apart(directory: Path, data: DataSettings) -> None:
             'rows that are not trained on: a share such as "5%", or another split',
             "Choose another split, or slices that do not overlap.",
         )
+
+
+def _check_sizes(rows: datasets.Dataset, split: str) -> None:
+    number = 0
+    for batch in rows.data.to_batches():
+        if batch.nbytes > LARGEST_ROW_BYTES:
+            for index in range(batch.num_rows):
+                if batch.slice(index, 1).nbytes > LARGEST_ROW_BYTES:
+                    raise too_large(split, f"row {number + index} (from 0)")
+        number += batch.num_rows
 
 
 def _whole(rows: datasets.Dataset, split: str) -> Part:

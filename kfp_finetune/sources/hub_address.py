@@ -20,7 +20,7 @@ class HubAddress:
     Args:
         repository: "ORGANISATION/NAME", or "NAME" alone for the oldest ones.
         revision: A branch, tag or commit; empty for the default branch.
-        path: A folder or file in the repository; empty for all of it.
+        path: A folder, a file or a pattern of files in the repository; empty for all of it.
     """
 
     repository: str

@@ -21,11 +21,12 @@ from kfp_finetune.sources.hub_configs import Config, choose_config
 from kfp_finetune.sources.hub_errors import explain
 from kfp_finetune.sources.hub_reader import HubReader
 from kfp_finetune.sources.names import check_names, is_hidden
-from kfp_finetune.sources.patterns import Patterns
+from kfp_finetune.sources.patterns import Patterns, matches_glob, no_match, split_pattern
+from kfp_finetune.sources.redaction import redact
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import RepoFile
+    from huggingface_hub.hf_api import RepoFile, RepoFolder
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 Result = TypeVar("Result")
@@ -33,7 +34,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class HubSource:
-    """A dataset or model repository, or a folder or file in one, at one commit.
+    """A dataset or model repository, or a folder, a file or the files that a pattern matches in one, at one commit.
 
     The token is `huggingface_hub`'s: the variable HF_TOKEN, or what `hf auth login` left. HF_ENDPOINT, HTTPS_PROXY,
     NO_PROXY and SSL_CERT_FILE are honoured. Hidden files are left out.
@@ -115,20 +116,45 @@ class HubSource:
         """The wanted files, and the configuration that they are of."""
         from huggingface_hub.hf_api import RepoFile
 
-        repository, path = self.address.repository, self.address.path
-        found = self._ask(lambda api: api.get_paths_info(repository, [path], **self._place)) if path else []
-        if path and not found:
-            raise self._absent()
-        if found and isinstance(found[0], RepoFile):
-            return self._checked([_remote(found[0], path.rpartition("/")[2])]), Config()
-        entries = self._ask(
-            lambda api: list(api.list_repo_tree(repository, path or None, recursive=True, **self._place))
-        )
-        below = len(path) + 1 if path else 0
-        listed = [_remote(entry, entry.path[below:]) for entry in entries if isinstance(entry, RepoFile)]
+        path = self.address.path
+        folder, pattern = split_pattern(path)
+        there = self._look_up([path, folder])
+        if isinstance(found := there.get(path), RepoFile):
+            return self._checked([_remote(found, path.rpartition("/")[2])]), Config()
+        if path in there:
+            folder, pattern = path, ""
+        if folder and folder not in there:
+            raise self._absent(folder)
+        listed = self._list(folder)
+        if pattern:
+            listed = self._matching(listed, pattern)
         config = self._config(listed)
         wanted = [file for file in listed if self.patterns.wants(file.path) and config.has(file.path)]
-        return self._checked([file for file in wanted if not is_hidden(file.path)]), config
+        return self._checked(wanted), config
+
+    def _look_up(self, paths: list[str]) -> "dict[str, RepoFile | RepoFolder]":
+        """What there is of some paths."""
+        asked = list(dict.fromkeys(filter(None, paths)))
+        if not asked:
+            return {}
+        found = self._ask(lambda api: api.get_paths_info(self.address.repository, asked, **self._place))
+        return {entry.path: entry for entry in found}
+
+    def _list(self, folder: str) -> list[RemoteFile]:
+        """The files below a folder but the hidden ones."""
+        from huggingface_hub.hf_api import RepoFile
+
+        place = {"recursive": True, **self._place}
+        entries = self._ask(lambda api: list(api.list_repo_tree(self.address.repository, folder or None, **place)))
+        below = len(folder) + 1 if folder else 0
+        files = [_remote(entry, entry.path[below:]) for entry in entries if isinstance(entry, RepoFile)]
+        return [file for file in files if not is_hidden(file.path)]
+
+    def _matching(self, listed: list[RemoteFile], pattern: str) -> list[RemoteFile]:
+        matching = [file for file in listed if matches_glob(file.path, pattern)]
+        if not matching:
+            raise no_match(self.what, self.uri, (file.path for file in listed))
+        return matching
 
     def _checked(self, files: list[RemoteFile]) -> tuple[RemoteFile, ...]:
         if not files:
@@ -164,11 +190,11 @@ class HubSource:
 
         return retries.patiently(self.what, self.uri, ask)
 
-    def _absent(self) -> UserError:
+    def _absent(self, path: str) -> UserError:
         at = " Write a revision after the repository's name: NAME@REVISION/FOLDER." if "@" in self.address.path else ""
         return refuse(
             self.what,
-            f"{self.uri}, where {self.address.repository} at {self._commit[:12]} has no {self.address.path}",
+            f"{redact(self.uri)}, where {self.address.repository} at {self._commit[:12]} has no {redact(path)}",
             "a folder or file of the repository",
             f"Look at the repository's files.{at}",
         )
@@ -176,7 +202,7 @@ class HubSource:
     def _nothing(self) -> UserError:
         return refuse(
             self.what,
-            f"{self.uri}, which has no file of the wanted kinds",
+            f"{redact(self.uri)}, which has no file of the wanted kinds",
             f"a repository with files like {', '.join(self.patterns.allow)}",
             "Name other files with allow_patterns"
             + (", or the Hub's own copy: NAME@refs/convert/parquet." if self.what == "dataset" else "."),

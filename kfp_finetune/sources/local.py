@@ -12,7 +12,8 @@ from pathlib import Path
 from kfp_finetune.errors import UserError, refuse
 from kfp_finetune.manifests import MANIFEST_NAME, FileEntry, describe_files, sha256_of
 from kfp_finetune.publishing import SourceChanged
-from kfp_finetune.sources.patterns import Patterns
+from kfp_finetune.sources.patterns import Patterns, no_match, split_pattern
+from kfp_finetune.sources.redaction import redact
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,16 @@ class LocalSource:
         )
 
     def _find(self) -> dict[str, Path]:
-        if not self.root.exists() and glob.has_magic(str(self.root)):
-            return self._matches()
+        above = Path(split_pattern(str(self.root))[0] or self.root.anchor)
+        if not self.root.exists() and above != self.root and above.is_dir():
+            return self._matches(above)
         if not self.root.exists():
-            raise refuse(self.what, self.uri, "a file or directory that exists", "Check the path for a typo.")
+            raise refuse(
+                self.what,
+                redact(self.uri),
+                "a file or directory that exists",
+                "Check the path for a typo; what is on the Hub begins with hf://, what is in S3 with s3://.",
+            )
         if self.root.is_file():
             return {self.root.name: self.root}
         found: dict[str, Path] = {}
@@ -114,11 +121,13 @@ class LocalSource:
             raise self._nothing()
         return dict(sorted(found.items()))
 
-    def _matches(self) -> dict[str, Path]:
-        above = next(path for path in self.root.parents if not glob.has_magic(str(path)))
+    def _matches(self, above: Path) -> dict[str, Path]:
         paths = [Path(name) for name in glob.glob(str(self.root), recursive=True)]
         names = {path.relative_to(above).as_posix(): path for path in paths if path.is_file() or path.is_symlink()}
-        found = {name: path for name, path in names.items() if not path.is_dir() and self.patterns.wants(name)}
+        files = {name: path for name, path in names.items() if not path.is_dir()}
+        if not files:
+            raise no_match(self.what, self.uri, (name for name in os.listdir(above) if not name.startswith(".")))
+        found = {name: path for name, path in files.items() if self.patterns.wants(name)}
         if not found:
             raise self._nothing()
         return dict(sorted(found.items()))

@@ -37,7 +37,7 @@ def check_names(what: str, uri: str, names: Iterable[str]) -> None:
             [
                 Problem(
                     what,
-                    f"{uri} with a file named {_shown(name)}, which {reason}",
+                    f"{uri} with a file named {shown(name)}, which {reason}",
                     "names that lie below one folder, of at most 255 bytes between slashes",
                     "Rename the file at the source, or leave it out with ignore_patterns.",
                 )
@@ -59,5 +59,6 @@ def _fault(name: str) -> str:
     return ""
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
+    """A name as a message shows it: in quotes, without what a terminal would obey, and not too long."""
     return repr(name if len(name) <= 80 else f"{name[:60]}...({len(name)} characters)")

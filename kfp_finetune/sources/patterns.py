@@ -1,8 +1,13 @@
 """Which files of a source are wanted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from glob import has_magic
+
+from kfp_finetune.errors import UserError, refuse
+from kfp_finetune.sources.names import SHOWN, shown
+from kfp_finetune.sources.redaction import redact
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 """Endings of files that run code when they are loaded."""
@@ -32,6 +37,15 @@ class Patterns:
         return Patterns(tuple(allow) or self.allow, tuple(ignore) or self.ignore)
 
 
+def split_pattern(path: str) -> tuple[str, str]:
+    """The folder before the first wildcard of a path, and the rest, which is a pattern; empty if there is none."""
+    if not has_magic(path):
+        return path, ""
+    parts = path.rstrip("/").split("/")
+    first = next(number for number, part in enumerate(parts) if has_magic(part))
+    return "/".join(parts[:first]), "/".join(parts[first:])
+
+
 def matches_glob(path: str, pattern: str) -> bool:
     """Whether a name matches a pattern in which * stays within a folder, and ** stands for any number of folders."""
     names = path.split("/")
@@ -42,3 +56,22 @@ def matches_glob(path: str, pattern: str) -> bool:
         else:
             reached = {at + 1 for at in reached if at < len(names) and fnmatchcase(names[at], component)}
     return len(names) in reached
+
+
+def no_match(what: str, uri: str, there: Iterable[str]) -> UserError:
+    """The error for an address whose pattern no file matches.
+
+    Args:
+        what: Name of the parameter that asked for the source.
+        uri: The source as the user wrote it.
+        there: The names that there are.
+    """
+    names = sorted(there)
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    listed = ", ".join(map(shown, names[:SHOWN])) + more
+    return refuse(
+        what,
+        f"{redact(uri)}, which matches nothing of what is there: {listed or 'no file'}",
+        "a pattern in which * and ? stand for parts of a name, [ab] for a letter, ** for any folders",
+        "Correct the pattern.",
+    )

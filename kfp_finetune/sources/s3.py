@@ -17,7 +17,7 @@ from kfp_finetune.sources.arrival import RemoteFile
 from kfp_finetune.sources.checksums import Checksum
 from kfp_finetune.sources.download import WORKERS, Remote, download
 from kfp_finetune.sources.names import check_names, is_hidden
-from kfp_finetune.sources.patterns import Patterns
+from kfp_finetune.sources.patterns import Patterns, matches_glob, no_match, split_pattern
 from kfp_finetune.sources.redaction import redact
 from kfp_finetune.sources.s3_checksums import etag_checksum, stated_checksum
 from kfp_finetune.sources.s3_errors import explain
@@ -44,11 +44,11 @@ class S3Options:
 
 @dataclass(frozen=True)
 class S3Address:
-    """An object or a prefix.
+    """An object, a prefix, or a pattern.
 
     Args:
         bucket: Name of the bucket.
-        key: An object's key or a prefix of keys; empty for the whole bucket.
+        key: An object's key, a prefix of keys, or a pattern; empty for the whole bucket.
     """
 
     bucket: str
@@ -74,7 +74,7 @@ def parse_s3(what: str, uri: str, rest: str) -> S3Address:
 
 @dataclass(frozen=True)
 class S3Source:
-    """One object, or those below a prefix, as they were listed.
+    """One object, or those below a prefix or that match a pattern, as they were listed.
 
     HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE are honoured. Hidden objects and the empty ones that stand for folders are
     left out. Without credentials, requests are not signed: public buckets can be read.
@@ -146,12 +146,7 @@ class S3Source:
         key = self.address.key
         files = self._single() if key and not key.endswith("/") else []
         if not files:
-            prefix = key if not key or key.endswith("/") else f"{key}/"
-            listed = [
-                _remote(entry, entry["Key"][len(prefix) :]) for entry in self._list(prefix) if entry["Key"] != prefix
-            ]
-            kept = [file for file in listed if not (file.path.endswith("/") and not file.size)]
-            files = [file for file in kept if not is_hidden(file.path) and self.patterns.wants(file.path)]
+            files = [file for file in self._below(key) or self._matching(key) if self.patterns.wants(file.path)]
         if not files:
             raise refuse(
                 self.what,
@@ -167,6 +162,22 @@ class S3Source:
         address = {"Bucket": self.address.bucket, "Prefix": self.address.key, "MaxKeys": 1}
         found = self._ask(lambda: self._client.list_objects_v2(**address)).get("Contents", [])
         return [_remote(entry, entry["Key"].rpartition("/")[2]) for entry in found if entry["Key"] == self.address.key]
+
+    def _below(self, key: str) -> list[RemoteFile]:
+        """The objects below a key but the hidden ones, and the empty ones that stand for folders."""
+        prefix = key if not key or key.endswith("/") else f"{key}/"
+        listed = [_remote(entry, entry["Key"][len(prefix) :]) for entry in self._list(prefix) if entry["Key"] != prefix]
+        kept = [file for file in listed if not (file.path.endswith("/") and not file.size)]
+        return [file for file in kept if not is_hidden(file.path)]
+
+    def _matching(self, key: str) -> list[RemoteFile]:
+        """The objects that a key matches if it is a pattern."""
+        folder, pattern = split_pattern(key)
+        listed = self._below(folder) if pattern else []
+        matching = [file for file in listed if matches_glob(file.path, pattern)]
+        if pattern and not matching:
+            raise no_match(self.what, self.uri, (file.path for file in listed))
+        return matching
 
     def _list(self, prefix: str) -> list[dict[str, Any]]:
         address = {"Bucket": self.address.bucket, "Prefix": prefix}

@@ -64,7 +64,8 @@ def open_source(what: str, uri: str, patterns: Patterns, *, s3: S3Options | None
     Args:
         what: "dataset" or "model": the parameter that asks for it and, on the Hub, the kind of repository.
         uri: A path or file:// and a path (`LocalSource`), hf:// or the name of a Hub repository (`HubSource`), or
-            s3:// (`S3Source`). What has no scheme is a path if it exists, and else a Hub name if it can be one.
+            s3:// (`S3Source`). What has no scheme is a path if it exists, and else a Hub name if it can be one. What
+            does not exist and has a wildcard is a pattern of files below the folder before it.
         patterns: Which of its files are wanted.
         s3: How S3 is reached. Default: as the environment says.
         config: The configuration of a dataset repository that is wanted; empty for the default one.
@@ -92,6 +93,6 @@ def open_source(what: str, uri: str, patterns: Patterns, *, s3: S3Options | None
             what,
             redact(repr(uri)),
             "a path, hf://ORGANISATION/NAME, or s3://BUCKET/PREFIX",
-            "Download it to the volume first and give its path.",
+            "Of a page on the Hub give the name alone, ORGANISATION/NAME; download anything else and give its path.",
         )
     return LocalSource(what, uri, Path(rest), patterns)

@@ -80,7 +80,7 @@ def torchtune_finetune(
 
     Args:
         model: hf://ORGANISATION/NAME[@REVISION], s3://BUCKET/PREFIX or a folder (Llama, Qwen 2, Mistral, Gemma, Phi).
-        dataset: hf://ORGANISATION/NAME[@REVISION][/FOLDER], s3://BUCKET/PREFIX, or a path or pattern of files.
+        dataset: A path, hf://ORGANISATION/NAME[@REVISION][/FOLDER] or s3://BUCKET/PREFIX; with /*.jsonl, some files.
         name: Name of the series; latest/NAME on the volume points to its newest model.
         start_from: "model" begins with model; "latest" with the series' newest model, once it has one made from model.
         skip_unchanged: For "latest": whether to end at once if data and settings are as they were; "model" always does.

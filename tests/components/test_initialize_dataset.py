@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy
 import pyarrow
 import pyarrow.parquet
 import pytest
+from bombs import one_huge_list, one_value_for_all_rows
 from kfp import dsl
 
 from kfp_finetune.artifacts import recall_manifest
@@ -123,7 +123,9 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "folder of others": (lambda root: write(root, "a.md", "b.bin"), "files like *.json, *.jsonl, *.csv, *.parquet"),
     "wrong ending": (lambda root: write(root, "rows.xlsx") / "rows.xlsx", "a file that ends with .xlsx"),
     "no ending": (lambda root: write(root, "rows") / "rows", "a file that ends with nothing"),
-    "pattern of none": (lambda root: write(root, "a.json") / "b-*.json", "which has no file of the wanted kinds"),
+    "pattern of none": (lambda root: write(root, "a.json") / "b-*.json", "matches nothing of what is there: 'a.json';"),
+    "pattern in an absent folder": (lambda root: root / "*.json", "a file or directory that exists"),
+    "pattern of others": (lambda root: write(root, "a.md") / "*.md", "which has no file of the wanted kinds"),
     "mixed formats": (lambda root: write(root, "a.json", "b.csv"), "files of the formats csv, json"),
 }
 
@@ -222,16 +224,37 @@ def test_a_row_that_is_too_large_is_one_clear_problem_in_the_report_and_when_it_
         pytest.fail("the row was read")
 
 
-def one_value_for_all_rows(path: Path) -> None:
-    value = pyarrow.array(["x" * 20_000_000])
-    rows = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 10_000, pyarrow.int32()), value)
-    pyarrow.parquet.write_table(pyarrow.table({"input": rows}), path, compression="zstd")
+def wide_parquet(path: Path) -> None:
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{f"c{number}": 1 for number in range(10_001)}]), path)
 
 
-def one_huge_list(path: Path) -> None:
-    numbers = pyarrow.array(numpy.zeros(80_000_000, numpy.int8))
-    rows = pyarrow.ListArray.from_arrays([0, len(numbers)], numbers)
-    pyarrow.parquet.write_table(pyarrow.table({"input": rows}), path, compression="zstd")
+WIDE: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "header": ("csv", lambda path: path.write_text(",".join(map(str, range(500_000))) + "\n" + "," * 499_999 + "\n")),
+    "object": ("jsonl", lambda path: path.write_text(json.dumps({str(number): 1 for number in range(500_000)}))),
+    "all": ("jsonl", lambda path: path.write_text("".join(f'{{"{number}": 1}}\n' for number in range(10_001)))),
+    "schema": ("parquet", wide_parquet),
+}
+
+
+@pytest.mark.parametrize("kind", WIDE)
+def test_rows_of_more_columns_than_rows_have_are_one_problem_in_the_report_and_when_they_are_read(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str
+) -> None:
+    ending, make = WIDE[kind]
+    source = tmp_path / f"rows.{ending}"
+    make(source)
+    manifest = initialize_dataset(str(source), str(tmp_path / "workspace"))
+    said = re.compile(r"(10,001|500,000) columns")
+    assert said.search(capfd.readouterr().out) and manifest.facts["all_rows"] is False
+    with pytest.raises(UserError, match=said), open_split(tmp_path / "workspace" / manifest.path, "train"):
+        pytest.fail("the rows were read")
+
+
+def test_a_name_twice_among_very_many_is_found(tmp_path: Path) -> None:
+    names = [*map(str, range(500_000)), "499999"]
+    (tmp_path / "rows.jsonl").write_text("{" + ", ".join(f'"{name}": 1' for name in names) + "}")
+    with pytest.raises(UserError, match="the name '499999' twice in an object"), open_split(tmp_path, "train"):
+        pytest.fail("the row was read")
 
 
 @pytest.mark.parametrize("make", [one_value_for_all_rows, one_huge_list])

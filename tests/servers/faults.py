@@ -5,7 +5,7 @@ import socket
 import struct
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
-from threading import Event
+from threading import Barrier, Event
 from typing import Any
 
 Fault = Callable[[BaseHTTPRequestHandler, Any], bool]
@@ -32,6 +32,16 @@ def answer(status: int, **headers: str) -> Fault:
         handler.send_header("Content-Length", "0")
         handler.end_headers()
         return True
+
+    return fault
+
+
+def together(barrier: Barrier) -> Fault:
+    """Answers nothing before as many requests as the barrier wants are there at the same time."""
+
+    def fault(handler: BaseHTTPRequestHandler, request: Any) -> bool:
+        barrier.wait()
+        return False
 
     return fault
 

@@ -130,6 +130,16 @@ def test_a_token_that_expires_during_the_download_costs_nothing_of_it(hub: Hub, 
     assert len([path for path in hub.bodies() if path.startswith("/storage/")]) < parts
 
 
+@pytest.mark.parametrize("files", [{"large.jsonl": FILES["large.jsonl"]}, {f"{n}.jsonl": ROWS for n in range(9)}])
+def test_several_files_or_parts_of_one_come_at_once(hub: Hub, tmp_path: Path, files: dict[str, str]) -> None:
+    hub.add("dataset", "org/rows", files)
+    barrier = threading.Barrier(4, timeout=60)
+    hub.fault = faults.times(4, faults.together(barrier))
+    manifest = initialize_dataset("org/rows", str(tmp_path))
+    assert not barrier.broken
+    assert all((tmp_path / manifest.path / name).read_text() == content for name, content in files.items())
+
+
 def test_half_a_report_of_a_killed_step_does_not_spoil_the_download(hub: Hub, tmp_path: Path) -> None:
     hub.add("dataset", "org/rows", FILES)
     manifest = initialize_dataset("org/rows", str(tmp_path))

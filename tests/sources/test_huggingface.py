@@ -132,6 +132,64 @@ def test_a_folder_or_a_file_of_a_repository_is_enough(hub: Hub, tmp_path: Path, 
     assert names(initialize_dataset(uri, str(tmp_path))) == expected
 
 
+IN_FOLDERS = ("data/en/a.jsonl", "data/en/b.jsonl", "data/de/a.jsonl", "data/en/x/c.jsonl", "data/en/.hidden.jsonl")
+IN_FOLDERS += ("data/en/x.md", "train.jsonl", "data/rows[1].jsonl", "data/rows1.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/data/en/*.jsonl", ["a.jsonl", "b.jsonl"]),
+        ("@main/data/en/[b-z]*", ["b.jsonl"]),
+        ("/data/*/a.jsonl", ["de/a.jsonl", "en/a.jsonl"]),
+        ("/data/e?/**/*.jsonl", ["en/a.jsonl", "en/b.jsonl", "en/x/c.jsonl"]),
+        ("/**/c.jsonl", ["data/en/x/c.jsonl"]),
+        ("/*.jsonl", ["train.jsonl"]),
+        ("/data/rows[1].jsonl", ["rows[1].jsonl"]),
+    ],
+)
+def test_a_pattern_in_an_address_takes_the_files_it_matches(
+    hub: Hub, tmp_path: Path, path: str, expected: list[str]
+) -> None:
+    hub.add("dataset", "org/rows", dict.fromkeys(IN_FOLDERS, ROWS) | {"README.md": CONFIGS})
+    manifest = initialize_dataset(f"hf://org/rows{path}", str(tmp_path))
+    assert names(manifest) == expected
+    hub.requests.clear()
+    assert initialize_dataset(f"hf://org/rows{path}", str(tmp_path)) == manifest
+    assert [request.path for request in hub.requests] in (
+        ["/api/datasets/org/rows"],
+        ["/api/datasets/org/rows/revision/main"],
+    )
+
+
+def test_other_patterns_are_other_entries_and_allow_patterns_choose_among_what_they_match(
+    hub: Hub, tmp_path: Path
+) -> None:
+    hub.add("dataset", "org/rows", dict.fromkeys(IN_FOLDERS, ROWS))
+    root = str(tmp_path)
+    found = [initialize_dataset(f"hf://org/rows/data/en/{pattern}", root) for pattern in ("a*", "b*", "[ab]*")]
+    assert len({manifest.key for manifest in found}) == 3
+    assert names(initialize_dataset("hf://org/rows/data/en/*", root, ignore_patterns=["a*"])) == ["b.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/data/en/*.csv", "matches nothing of what is there: 'a.jsonl', 'b.jsonl', 'x.md', 'x/c.jsonl'; allowed"),
+        ("/data/??/*.csv", "'de/a.jsonl', 'en/a.jsonl', 'en/b.jsonl', 'en/x.md', 'en/x/c.jsonl' and 2 more; allowed"),
+        ("/data/fr/*.jsonl", "has no data/fr"),
+        ("/*.md", "which has no file of the wanted kinds"),
+    ],
+)
+def test_a_pattern_that_matches_nothing_is_refused_with_what_is_there(
+    hub: Hub, tmp_path: Path, path: str, message: str
+) -> None:
+    hub.add("dataset", "org/rows", dict.fromkeys(IN_FOLDERS, ROWS) | {"README.md": "x"})
+    with pytest.raises(UserError) as caught:
+        initialize_dataset(f"hf://org/rows{path}", str(tmp_path))
+    assert message in str(caught.value) and f"hf://org/rows{path}" in str(caught.value)
+
+
 def test_a_name_of_old_is_followed_to_where_it_moved(hub: Hub, tmp_path: Path) -> None:
     hub.add("dataset", "stanfordnlp/imdb", {"a.jsonl": ROWS})
     hub.moved["imdb"] = "stanfordnlp/imdb"
@@ -257,6 +315,16 @@ def test_patterns_choose_files_and_pickles_must_be_asked_for(hub: Hub, tmp_path:
     assert names(initialize_dataset("org/rows", root, ignore_patterns=["a*"])) == ["b.jsonl"]
 
 
+def test_files_of_several_formats_are_refused_before_any_is_fetched(hub: Hub, tmp_path: Path) -> None:
+    hub.add("dataset", "org/rows", {"a.jsonl": ROWS, "LICENSE.txt": "x"})
+    with pytest.raises(
+        UserError, match=r"(?s)files of the formats json, text; .*by a pattern, such as /\*\.jsonl after"
+    ):
+        initialize_dataset("org/rows", str(tmp_path))
+    assert hub.bodies() == []
+    assert names(initialize_dataset("hf://org/rows/*.jsonl", str(tmp_path))) == ["a.jsonl"]
+
+
 @pytest.mark.parametrize(
     ("config", "splits"),
     [
@@ -289,7 +357,7 @@ def test_a_configuration_that_is_not_there_or_not_named_is_refused(
         initialize_dataset("org/rows", str(tmp_path), config=config)
 
 
-@pytest.mark.parametrize("uri", ["hf://org/rows/data", "s3://bucket/x", "/data/x"])
+@pytest.mark.parametrize("uri", ["hf://org/rows/data", "hf://org/rows/*.jsonl", "s3://bucket/x", "/data/x"])
 def test_a_configuration_of_anything_but_a_dataset_repository_is_refused(tmp_path: Path, uri: str) -> None:
     with pytest.raises(UserError, match="config: given 'main'"):
         initialize_dataset(uri, str(tmp_path), config="main")

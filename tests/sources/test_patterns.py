@@ -2,7 +2,7 @@
 
 import pytest
 
-from kfp_finetune.sources.patterns import Patterns, matches_glob
+from kfp_finetune.sources.patterns import Patterns, matches_glob, split_pattern
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,23 @@ from kfp_finetune.sources.patterns import Patterns, matches_glob
 )
 def test_a_star_stays_in_its_folder_and_two_stand_for_any_folders(path: str, pattern: str, expected: bool) -> None:
     assert matches_glob(path, pattern) is expected
+
+
+@pytest.mark.parametrize(
+    ("path", "folder", "pattern"),
+    [
+        ("", "", ""),
+        ("data/en", "data/en", ""),
+        ("data/en/", "data/en/", ""),
+        ("*.parquet", "", "*.parquet"),
+        ("data/en/*.parquet", "data/en", "*.parquet"),
+        ("data/*/train-?.parquet", "data", "*/train-?.parquet"),
+        ("data/[ab]/", "data", "[ab]"),
+        ("**/a.parquet", "", "**/a.parquet"),
+    ],
+)
+def test_a_pattern_begins_after_the_last_folder_without_a_wildcard(path: str, folder: str, pattern: str) -> None:
+    assert split_pattern(path) == (folder, pattern)
 
 
 @pytest.mark.parametrize(

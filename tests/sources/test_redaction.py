@@ -22,6 +22,8 @@ from kfp_finetune.sources.redaction import redact
         ("b'Bearer 55w'", "b'Bearer ***'"),
         (f"token hf_{'a' * 30}.", "token ***."),
         ("/data/part-?.jsonl", "/data/part-?.jsonl"),
+        ("s3://bucket/part-?.jsonl and hf://a/b/?.csv", "s3://bucket/part-?.jsonl and hf://a/b/?.csv"),
+        ("hf://a/b/c.csv?token=55w", "hf://a/b/c.csv"),
     ],
 )
 def test_an_address_is_shown_without_its_secrets(text: str, expected: str) -> None:

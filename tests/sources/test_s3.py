@@ -91,6 +91,46 @@ def test_an_object_a_prefix_or_a_bucket_is_published(
     assert manifest.revision.startswith("etags:")
 
 
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("rows/*.jsonl", ["a.jsonl", "b.jsonl"]),
+        ("rows/[b-z]*.jsonl", ["b.jsonl"]),
+        ("r*/?.jsonl", ["rows/a.jsonl", "rows/b.jsonl", "rows2/c.jsonl"]),
+        ("rows/**/*.jsonl", ["a.jsonl", "b.jsonl", "sub/b.jsonl"]),
+        ("**/b.jsonl", ["rows/b.jsonl", "rows/sub/b.jsonl"]),
+        ("odd/a[1].jsonl", ["a[1].jsonl"]),
+        ("odd/[x]", ["d.jsonl"]),
+    ],
+)
+def test_a_pattern_takes_the_objects_it_matches(
+    s3: S3, bucket: str, tmp_path: Path, key: str, expected: list[str]
+) -> None:
+    put(s3, bucket, "rows/a.jsonl", "rows/b.jsonl", "rows/sub/b.jsonl", "rows2/c.jsonl", "rows/x.md", "rows/.e.jsonl")
+    put(s3, bucket, "odd/a[1].jsonl", "odd/a1.jsonl", "odd/[x]/d.jsonl", "odd/x/e.jsonl")
+    put(s3, bucket, "rows/sub/", content="")
+    manifest = initialize_dataset(f"s3://{bucket}/{key}", str(tmp_path))
+    assert names(manifest) == expected
+    assert initialize_dataset(f"s3://{bucket}/{key}", str(tmp_path)) == manifest
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("rows/*.csv", "matches nothing of what is there: 'a.jsonl', 'x.md'; allowed: a pattern"),
+        ("none/*.jsonl", "matches nothing of what is there: no file; allowed: a pattern"),
+        ("rows/*.md", "where there is no object of the wanted kinds"),
+    ],
+)
+def test_a_pattern_that_matches_nothing_is_refused_with_what_is_there(
+    s3: S3, bucket: str, tmp_path: Path, key: str, message: str
+) -> None:
+    put(s3, bucket, "rows/a.jsonl", "rows/x.md")
+    with pytest.raises(UserError) as caught:
+        initialize_dataset(f"s3://{bucket}/{key}", str(tmp_path))
+    assert message in str(caught.value) and f"s3://{bucket}/{key}" in str(caught.value)
+
+
 def test_a_folder_that_datasets_saved_is_read_as_it_was(s3: S3, bucket: str, tmp_path: Path) -> None:
     saved = datasets.Dataset.from_dict({"input": ["a", "b"], "output": ["c", "d"]})
     saved.save_to_disk(tmp_path / "saved")
@@ -180,6 +220,19 @@ def test_a_connection_on_which_nothing_comes_is_given_up_and_tried_again(
         over.set()
     assert (tmp_path / manifest.path / "large.jsonl").read_text() == LARGE
     assert capfd.readouterr().out.count("ReadTimeout") >= 2
+
+
+@pytest.mark.parametrize("files", [{"large.jsonl": LARGE}, {f"{number}.jsonl": ROWS for number in range(9)}])
+def test_several_objects_or_parts_of_one_come_at_once(
+    s3: S3, bucket: str, tmp_path: Path, proxy: Proxy, files: dict[str, str]
+) -> None:
+    for name, content in files.items():
+        put(s3, bucket, f"rows/{name}", content=content)
+    barrier = threading.Barrier(4, timeout=60)
+    proxy.fault = faults.times(4, faults.together(barrier))
+    manifest = initialize_dataset(f"s3://{bucket}/rows", str(tmp_path))
+    assert not barrier.broken
+    assert all((tmp_path / manifest.path / name).read_text() == content for name, content in files.items())
 
 
 def test_credentials_that_expire_during_the_download_cost_nothing_of_it(

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow
+import pyarrow.parquet
 import pytest
 import tiny
+from bombs import one_value_for_all_rows
 from chat_families import tokenizer_of
 from given import Given, start
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kfp_finetune.chat import IGNORED, Message, encode, load_tokenizer
+from kfp_finetune.chat import IGNORED, Encoded, Message, encode, encode_texts, load_tokenizer
 from kfp_finetune.components.initialize_dataset.dataset import initialize_dataset
 from kfp_finetune.components.torchtune_train.conversations import Shape, conversation, find_shape
 from kfp_finetune.components.torchtune_train.parts import open_parts
@@ -252,6 +255,48 @@ def test_a_value_that_is_not_text_is_refused_with_its_number_in_the_file(value: 
         with complaint, open_parts(tmp_path / "data", data) as parts:
             for name, part in ("a", parts.train), ("b", parts.held_out):
                 tokenize(part, load_tokenizer(model), parts.shape, data, 100, tmp_path / held_out / name)
+
+
+def test_a_bomb_that_the_look_could_not_read_is_refused_before_it_is_unpacked(
+    tmp_path: Path, world: Given, capfd: pytest.CaptureFixture[str]
+):
+    one_value_for_all_rows(tmp_path / "rows.parquet")
+    found = replace(world, dataset=initialize_dataset(str(tmp_path / "rows.parquet"), str(world.root)))
+    assert "rows that need more than 536,870,912 bytes of memory to look at" in capfd.readouterr().out
+    with pytest.raises(UserError, match=r"rows\.parquet with rows that need more than 2,147,483,648 bytes") as caught:
+        found.plan(dataset_type="completion", column_map={"text": "input"})
+    assert len(caught.value.problems) == 1
+
+
+def test_a_row_that_no_model_can_take_is_refused_unless_the_column_is_not_used(tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    rows = [{"text": "a", "image": b"x" * 17_000_000}, {"text": "a" * 17_000_000, "image": b""}] * 2
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "data" / "train.parquet")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows[:1] * 2), tmp_path / "data" / "test.parquet")
+
+    def open_split(split: str, held_out: str) -> list[str]:
+        data = DataSettings(split=split, held_out=held_out, dataset_type="completion")
+        with open_parts(tmp_path / "data", data) as parts:
+            return parts.held_out.rows["text"][:]
+
+    assert open_split("test", "50%") == ["a"]
+    for split, held_out in ("train", "50%"), ("test", "train"):
+        with pytest.raises(UserError, match=r"train, row 1 \(from 0\), a row of more than 16,777,216 bytes"):
+            open_split(split, held_out)
+
+
+def test_of_large_rows_fewer_are_in_memory_at_once(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch):
+    write(tmp_path / "data" / "rows.jsonl", [{"text": "red " * 25}] * 100)
+    seen: list[int] = []
+
+    def encode_some(tokenizer: Any, given: list[str]) -> list[Encoded]:
+        seen.append(len(given))
+        return encode_texts(tokenizer, given)
+
+    monkeypatch.setattr("kfp_finetune.components.torchtune_train.tokens.encode_texts", encode_some)
+    monkeypatch.setattr("kfp_finetune.components.torchtune_train.tokens.BATCH_BYTES", 1100)
+    assert tokens_of(tmp_path / "data", model, tmp_path / "tokens")[0].rows == 100
+    assert seen == [10] * 10
 
 
 def test_plain_text_is_neither_changed_nor_put_into_a_template(tmp_path: Path, model: Path):
