@@ -19,7 +19,7 @@ ALL = {
     "export": "export_time",
     "pipeline": "pipeline_time",
 }
-"""Modules; each is imported in turn, and fetch before those with torch: a process begins with its parent's peak memory."""
+"""Modules, imported in turn: fetch before those with torch, since a process begins with its parent's peak memory."""
 
 ON_REQUEST = {"cluster": "cluster_time"}
 """What needs more than this machine: a KUBECONFIG with administrator rights."""
