@@ -10,7 +10,7 @@ from rich.console import Console
 from kfp_finetune.client.outcome import show_outcome
 from kfp_finetune.client.packages import DEFAULT, find_package
 from kfp_finetune.client.run import run_pipeline
-from kfp_finetune.client.server.commands import COMMANDS, AsJson, CaFile, Host, Package, TokenFile
+from kfp_finetune.client.server.commands import COMMANDS, AsJson, CaFile, Package, TokenFile
 from kfp_finetune.client.server.schedule_commands import schedules
 from kfp_finetune.client.summary import read_summary
 from kfp_finetune.errors import clear_errors
@@ -67,7 +67,9 @@ def doctor_command(
     runtime: Annotated[str, typer.Option(help="Runtime of the trainings.")] = "torch-distributed",
     secret: Annotated[list[str], typer.Option(help="A Secret that must exist; may be repeated.")] = [],  # noqa: B006
     gpu: Annotated[str | None, typer.Option(help="Resource name of GPUs that a node must have.")] = None,
-    host: Host = "",
+    host: Annotated[
+        str, typer.Option(envvar="KF_PIPELINES_ENDPOINT", help="Address of Kubeflow Pipelines, to look at it too.")
+    ] = "",
     token_file: TokenFile = "",
     ca_file: CaFile = "",
     as_json: AsJson = False,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from kfp_finetune.progress import Progress
+from kfp_finetune.results import Result
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,12 @@ class StepFinished:
     Args:
         step: Its name.
         succeeded: Whether it ended well.
+        seconds: How long it took, as the server has it; None if only who watched can tell.
     """
 
     step: str
     succeeded: bool
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -42,4 +45,15 @@ class LogLine:
     text: str
 
 
-Event = StepStarted | StepFinished | LogLine | Progress
+@dataclass(frozen=True)
+class Notice:
+    """Something about the watching itself: a server that does not answer, logs that it does not hand out.
+
+    Args:
+        text: In words.
+    """
+
+    text: str
+
+
+Event = StepStarted | StepFinished | LogLine | Result | Notice | Progress

@@ -20,7 +20,7 @@ from kfp_finetune.client.server.uploads import upload
 from kfp_finetune.errors import refuse
 from kfp_finetune.results import REPORT
 
-To: TypeAlias = Server | Address | kfp_client.Client | None
+To: TypeAlias = Server | Address | str | kfp_client.Client | None
 """A server, its address, a kfp.Client with credentials, or None for what kfp.Client finds by itself."""
 
 
@@ -122,6 +122,7 @@ def finetune(
     to: To = None,
     experiment: str = "",
     service_account: str = "",
+    pipeline: str | Path = DEFAULT,
     **parameters: Any,
 ) -> Run:
     """Checks everything, uploads the pipeline unless it is there, and starts a fine-tuning.
@@ -135,7 +136,8 @@ def finetune(
         to: Where to run; see `To`.
         experiment: Groups runs in the UI; empty for the series' name.
         service_account: As whom the steps run; empty for the server's default.
-        parameters: Any other parameter of the pipeline torchtune_finetune, by name.
+        pipeline: A compiled pipeline.yaml, such as one with your own images; else the one of this library.
+        parameters: Any other parameter of the pipeline, by name.
 
     Returns:
         A handle to the run.
@@ -143,7 +145,7 @@ def finetune(
     Raises:
         UserError: With everything that is wrong, before anything is sent; or if the server refuses the run.
     """
-    prepared = prepare(DEFAULT, _arguments(model, dataset, method, nodes, name, parameters))
+    prepared = prepare(str(pipeline), _arguments(model, dataset, method, nodes, name, parameters))
     server = _server(to)
     run = start(server, prepared, experiment=experiment, service_account=service_account)
     return Run(server, run.run_id)
@@ -158,9 +160,12 @@ def schedule(
     every_seconds: int = 0,
     method: str = "lora",
     nodes: int = 1,
-    enabled: bool = True,
+    max_concurrency: int = 1,
+    enabled: bool | None = None,
     to: To = None,
+    experiment: str = "",
     service_account: str = "",
+    pipeline: str | Path = DEFAULT,
     **parameters: Any,
 ) -> schedules.Schedule:
     """Makes a recurring fine-tuning, or replaces the one of this name.
@@ -173,9 +178,12 @@ def schedule(
         every_seconds: Seconds between two runs, instead of cron.
         method: See `finetune`.
         nodes: See `finetune`.
-        enabled: Whether runs begin.
+        max_concurrency: How many runs may be under way at once.
+        enabled: Whether runs begin; None leaves it as it is, and enables a new one.
         to: Where to run; see `To`.
+        experiment: Groups runs in the UI; empty for the schedule's name.
         service_account: As whom the steps run; empty for the server's default.
+        pipeline: See `finetune`.
         parameters: Any other parameter of the pipeline, such as start_from="latest" or keep_runs=3.
 
     Returns:
@@ -185,7 +193,7 @@ def schedule(
         UserError: With everything that is wrong, before anything is sent; or if the server refuses it.
     """
     trigger = schedules.read_trigger(cron, every_seconds)
-    prepared = prepare(DEFAULT, _arguments(model, dataset, method, nodes, name, parameters))
+    prepared = prepare(str(pipeline), _arguments(model, dataset, method, nodes, name, parameters))
     server = _server(to)
     return schedules.set_schedule(
         server,
@@ -193,7 +201,8 @@ def schedule(
         trigger,
         upload(server, prepared.package),
         prepared.arguments,
-        experiment=name,
+        experiment=experiment or name,
+        max_concurrency=max_concurrency,
         enabled=enabled,
         service_account=service_account,
     )
@@ -225,4 +234,6 @@ def _arguments(
 def _server(to: To) -> Server:
     if isinstance(to, Server):
         return to
-    return connect(client=to) if isinstance(to, kfp_client.Client) else connect(to)
+    if isinstance(to, kfp_client.Client):
+        return connect(client=to)
+    return connect(Address(to) if isinstance(to, str) else to)

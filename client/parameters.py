@@ -83,17 +83,29 @@ def fit_value(parameters: Mapping[str, Parameter], name: str, value: Any) -> Any
     Args:
         parameters: Of the pipeline.
         name: The parameter's.
-        value: As YAML or Python has it; a whole number is a number too.
+        value: As YAML, Python or NumPy has it. A whole number is a number too, and so is a text that can be read as
+            one, since YAML takes 1e-4 for a text.
 
     Raises:
         UserError: If there is no such parameter, or the value is not of its type.
     """
     parameter = _known(parameters, name)
-    if type(value) is int and parameter.type == "NUMBER_DOUBLE":
-        value = float(value)
-    if type(value) is not TYPES.get(parameter.type, str) or (isinstance(value, float) and not math.isfinite(value)):
+    try:
+        plain = _plain(value)
+        if isinstance(plain, (dict, list)):
+            plain = json.loads(json.dumps(plain, allow_nan=False, default=_plain))
+        if type(plain) in (int, str) and parameter.type == "NUMBER_DOUBLE":
+            plain = float(plain)
+    except (ArithmeticError, RecursionError, TypeError, ValueError) as error:
+        raise _wrong(parameter, repr(value)) from error
+    if type(plain) is not TYPES.get(parameter.type, str) or (isinstance(plain, float) and not math.isfinite(plain)):
         raise _wrong(parameter, repr(value))
-    return value
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """Python's own number or text in place of NumPy's."""
+    return value.item() if hasattr(value, "item") else value
 
 
 def missing_values(parameters: Mapping[str, Parameter], values: Mapping[str, Any]) -> list[Problem]:
@@ -113,8 +125,9 @@ def missing_values(parameters: Mapping[str, Parameter], values: Mapping[str, Any
 def _known(parameters: Mapping[str, Parameter], name: str) -> Parameter:
     if name not in parameters:
         close = get_close_matches(name, parameters, n=1)
+        allowed = "the name of a parameter" if close else ", ".join(parameters)
         mend = f"Did you mean {close[0]}?" if close else "Correct the name."
-        raise refuse(name, "a value, but the pipeline has no such parameter", ", ".join(parameters), mend)
+        raise refuse(name, "a value, but the pipeline has no such parameter", allowed, mend)
     return parameters[name]
 
 

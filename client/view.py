@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
-from kfp_finetune.client.events import Event, LogLine, StepFinished, StepStarted
+from kfp_finetune.client.events import Event, LogLine, Notice, StepFinished, StepStarted
 from kfp_finetune.progress import Progress
 
 LINE_SECONDS = 10.0
@@ -52,13 +52,15 @@ class RunView:
             case StepStarted(step):
                 self._began[step] = time.monotonic()
                 self._console.print(f"[bold]{step}[/bold]")
-            case StepFinished(step, succeeded):
+            case StepFinished(step, succeeded, seconds):
                 now = time.monotonic()
-                seconds = now - self._began.get(step, now)
+                seconds = now - self._began.get(step, now) if seconds is None else seconds
                 mark = "[green]done[/green]" if succeeded else "[red]failed[/red]"
                 self._console.print(f"[bold]{step}[/bold] {mark} in {seconds:.0f} s")
             case LogLine(step, text):
-                self._console.print(f"[dim]{step}:[/dim] {escape(text)}", highlight=False)
+                self._console.print(f"[dim]{step}:[/dim] {escape(text)}", highlight=False, soft_wrap=True)
+            case Notice(text):
+                self._console.print(f"[yellow]{escape(text)}[/yellow]", highlight=False, soft_wrap=True)
             case Progress():
                 self._progress(event)
 

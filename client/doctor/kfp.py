@@ -1,8 +1,9 @@
 """Whether Kubeflow Pipelines answers, and lets the user in."""
 
 from kfp_finetune.client.doctor.report import Check, State
-from kfp_finetune.client.server.calls import LoginError, ask
+from kfp_finetune.client.server.calls import LoginError
 from kfp_finetune.client.server.connection import Address, connect
+from kfp_finetune.client.server.runs import runs_of
 from kfp_finetune.errors import UserError
 
 NAME = "Kubeflow Pipelines"
@@ -16,8 +17,7 @@ def check_kfp(address: Address) -> Check:
     """
     try:
         server = connect(address)
-        space = {"namespace": server.namespace} if server.namespace else {}
-        ask("list the runs", server.runs.run_service_list_runs, page_size=1, **space)
+        next(runs_of(server), None)
     except UserError as error:
         (problem, *_) = error.problems
         state = State.WARN if isinstance(error, LoginError) and not address.token_file else State.FAIL

@@ -1,12 +1,13 @@
 """Calls to Kubeflow Pipelines: made again while nothing answers, and refused in words that say what to do."""
 
 import json
+import ssl
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import kfp_server_api
 import urllib3
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from kfp_finetune.errors import Problem, UserError
 
@@ -23,7 +24,7 @@ class AwayError(UserError):
 
 
 class BusyError(AwayError):
-    """The server said that it did nothing, since it is busy: any call may be made again."""
+    """The server, or a proxy before it, said that it is busy."""
 
 
 class LoginError(UserError):
@@ -41,7 +42,7 @@ class NotFoundError(UserError):
 def ask(
     what: str, call: Callable[..., Answer], *args: Any, patience: float = PATIENCE_SECONDS, **kwargs: Any
 ) -> Answer:
-    """Makes a call that changes nothing, again and again while the server does not answer.
+    """Makes a call that may be made twice, again and again while the server does not answer.
 
     Args:
         what: What the call is for, to follow "to": "read the run".
@@ -56,14 +57,49 @@ def ask(
         NotFoundError: If what is asked for is not there.
         UserError: If the server refuses the right or the values.
     """
-    return _insist(AwayError, patience)(_once, what, call, *args, **kwargs)
+    return _insisting(AwayError, patience)(once, what, call, *args, **kwargs)
 
 
-def tell(what: str, call: Callable[..., Answer], *args: Any, **kwargs: Any) -> Answer:
-    """Makes a call that changes something: once, unless the server says that it did nothing.
+def make(create: Callable[[], Answer], find: Callable[[], Answer | None]) -> Answer:
+    """Makes something once, whatever becomes of the answer: before it is tried again, it is looked for.
+
+    A server that is busy, or a proxy before it, may have made it all the same.
 
     Args:
-        what: What the call is for, to follow "to": "create the run".
+        create: Makes it, by `once`.
+        find: What was made, or None.
+
+    Raises:
+        AwayError: If the server does not answer, or not now, and it is not there.
+        ConflictError: If something of this name is there already, but not what is looked for.
+        UserError: As `once`.
+    """
+    for attempt in _insisting(BusyError, PATIENCE_SECONDS):
+        with attempt:
+            try:
+                return create()
+            except (AwayError, ConflictError):
+                found = find()
+                if found is None:
+                    raise
+                return found
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _insisting(error: type[UserError], seconds: float) -> Retrying:
+    return Retrying(
+        retry=retry_if_exception_type(error),
+        stop=stop_after_delay(seconds),
+        wait=wait_random_exponential(0.5, max=15),
+        reraise=True,
+    )
+
+
+def once(what: str, call: Callable[..., Answer], *args: Any, **kwargs: Any) -> Answer:
+    """Makes a call once.
+
+    Args:
+        what: What the call is for, to follow "to": "start the run".
         call: A method of kfp_server_api.
         args: For the call.
         kwargs: For the call.
@@ -75,29 +111,15 @@ def tell(what: str, call: Callable[..., Answer], *args: Any, **kwargs: Any) -> A
         NotFoundError: If what is named is not there.
         UserError: If the server refuses the right or the values.
     """
-    return _insist(BusyError, PATIENCE_SECONDS)(_once, what, call, *args, **kwargs)
-
-
-def _insist(error: type[UserError], seconds: float) -> Any:
-    return retry(
-        retry=retry_if_exception_type(error),
-        stop=stop_after_delay(seconds),
-        wait=wait_random_exponential(0.5, max=15),
-        reraise=True,
-    )(_apply)
-
-
-def _apply(function: Callable[..., Answer], *args: Any, **kwargs: Any) -> Answer:
-    return function(*args, **kwargs)
-
-
-def _once(what: str, call: Callable[..., Answer], *args: Any, **kwargs: Any) -> Answer:
     try:
         return call(*args, **kwargs)
     except kfp_server_api.ApiException as error:
         raise _refusal(what, error) from error
-    except urllib3.exceptions.HTTPError as error:
-        raise AwayError([_away(what, str(getattr(error, "reason", None) or error))]) from error
+    except (urllib3.exceptions.HTTPError, ssl.SSLError) as error:
+        reason = getattr(error, "reason", None) or error
+        if isinstance(reason, urllib3.exceptions.SSLError | ssl.SSLError):
+            raise UserError([_untrusted(str(reason))]) from error
+        raise AwayError([_away(what, str(reason))]) from error
 
 
 def _refusal(what: str, error: kfp_server_api.ApiException) -> UserError:
@@ -118,6 +140,8 @@ def _refusal(what: str, error: kfp_server_api.ApiException) -> UserError:
             return ConflictError([Problem(what, f"a name that is taken ({said})", "a new one", "Choose another name.")])
         case 429 | 503:
             return BusyError([_away(what, f"status {error.status}: {said}")])
+        case 0 if "SSL" in said:
+            return UserError([_untrusted(said)])
         case status if status == 0 or status >= 500:
             return AwayError([_away(what, f"status {status}: {said}")])
     return UserError(
@@ -132,6 +156,15 @@ def _away(what: str, reason: str) -> Problem:
         "Kubeflow Pipelines that can be reached from here",
         "Check --host and the network; with kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80 it is "
         "http://localhost:8080.",
+    )
+
+
+def _untrusted(reason: str) -> Problem:
+    return Problem(
+        "the server's certificate",
+        f"one that is not trusted ({reason.strip()})",
+        "one that a known authority has signed",
+        "Name the authority's certificate with --ca-file or SSL_CERT_FILE.",
     )
 
 

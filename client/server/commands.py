@@ -16,13 +16,20 @@ from kfp_finetune.errors import clear_errors
 console = Console()
 
 Host = Annotated[
-    str, typer.Option(envvar="KF_PIPELINES_ENDPOINT", help="Address of Kubeflow Pipelines; empty for the kubeconfig's.")
+    str,
+    typer.Option(
+        envvar="KF_PIPELINES_ENDPOINT",
+        help="Address of Kubeflow Pipelines; else the cluster's own, or the kubeconfig's.",
+    ),
 ]
 Namespace = Annotated[
     str, typer.Option("--namespace", "-n", help="Namespace of the runs, where there are several users.")
 ]
 TokenFile = Annotated[str, typer.Option(help="File with a bearer token; read anew at each call.")]
 CaFile = Annotated[str, typer.Option(help="Certificate of the authority that signed the server's, in PEM format.")]
+UiHost = Annotated[
+    str, typer.Option(envvar="KF_PIPELINES_UI_ENDPOINT", help="Address of the UI, if --host is the API's.")
+]
 Package = Annotated[str, typer.Argument(help="A compiled pipeline.yaml, or the name of one of this library.")]
 Assignments = Annotated[list[str], typer.Option("--set", "-s", help="A parameter: NAME=VALUE; may be repeated.")]
 ValuesFile = Annotated[Path | None, typer.Option("--file", "-f", help="A YAML file of parameters.")]
@@ -38,6 +45,7 @@ def upload_command(
     namespace: Namespace = "",
     token_file: TokenFile = "",
     ca_file: CaFile = "",
+    ui_host: UiHost = "",
     as_json: AsJson = False,
 ) -> None:
     """Uploads a pipeline: a new one, a new version, or nothing if this content is there."""
@@ -46,7 +54,7 @@ def upload_command(
 
     with clear_errors():
         package = find_package(pipeline)
-        server = connect_to(host, namespace, token_file, ca_file)
+        server = connect_to(host, namespace, token_file, ca_file, ui_host)
         version = upload(server, package)
     page = server.page(f"/pipelines/details/{version.pipeline_id}/version/{version.version_id}")
     if as_json:
@@ -68,6 +76,7 @@ def submit_command(
     namespace: Namespace = "",
     token_file: TokenFile = "",
     ca_file: CaFile = "",
+    ui_host: UiHost = "",
     as_json: AsJson = False,
 ) -> None:
     """Checks the parameters here, uploads the pipeline unless it is there, and starts a run."""
@@ -76,12 +85,12 @@ def submit_command(
 
     with clear_errors():
         prepared = prepare(pipeline, read_values_file(file) if file else {}, set_)
-        server = connect_to(host, namespace, token_file, ca_file)
+        server = connect_to(host, namespace, token_file, ca_file, ui_host)
         run = start(server, prepared, experiment=experiment, name=run_name, service_account=service_account)
     if as_json:
         print(json.dumps(asdict(run)), flush=True)
     else:
-        console.print(f"run {run.run_id}: {run.page}", highlight=False, soft_wrap=True)
+        console.print(f"run {run.run_id} ({run.name}): {run.page}", highlight=False, soft_wrap=True)
     if follow:
         _follow(server, run.run_id, logs=False, as_json=as_json)
 
@@ -93,13 +102,14 @@ def follow_command(
     namespace: Namespace = "",
     token_file: TokenFile = "",
     ca_file: CaFile = "",
+    ui_host: UiHost = "",
     as_json: AsJson = False,
 ) -> None:
     """Shows a run's steps, progress and loss to its end; status 1 if it failed."""
     from kfp_finetune.client.server.runs import find_run
 
     with clear_errors():
-        server = connect_to(host, namespace, token_file, ca_file)
+        server = connect_to(host, namespace, token_file, ca_file, ui_host)
         run_id = find_run(server, run)
     _follow(server, run_id, logs, as_json)
 
@@ -110,13 +120,14 @@ def stop_command(
     namespace: Namespace = "",
     token_file: TokenFile = "",
     ca_file: CaFile = "",
+    ui_host: UiHost = "",
     as_json: AsJson = False,
 ) -> None:
     """Ends a run; its exit task still deletes what the run holds."""
     from kfp_finetune.client.server.runs import find_run, stop
 
     with clear_errors():
-        server = connect_to(host, namespace, token_file, ca_file)
+        server = connect_to(host, namespace, token_file, ca_file, ui_host)
         run_id = find_run(server, run)
         stop(server, run_id)
     show({"run_id": run_id, "stopping": True}, f"run {run_id} is being stopped", as_json)
@@ -124,11 +135,12 @@ def stop_command(
 
 def fetch_command(
     run: RunName,
-    to: Annotated[Path, typer.Option(help="Directory to write to.")] = Path("results"),
+    to: Annotated[Path | None, typer.Option(help="Directory to write to; results/RUN_ID if none is given.")] = None,
     host: Host = "",
     namespace: Namespace = "",
     token_file: TokenFile = "",
     ca_file: CaFile = "",
+    ui_host: UiHost = "",
     as_json: AsJson = False,
 ) -> None:
     """Writes a run's metrics, report and manifest to a directory."""
@@ -136,12 +148,13 @@ def fetch_command(
     from kfp_finetune.client.server.runs import find_run
 
     with clear_errors():
-        server = connect_to(host, namespace, token_file, ca_file)
-        files = [str(path) for path in fetch(server, find_run(server, run), to)]
+        server = connect_to(host, namespace, token_file, ca_file, ui_host)
+        run_id = find_run(server, run)
+        files = [str(path) for path in fetch(server, run_id, to or Path("results") / run_id)]
     show({"files": files}, "\n".join(files), as_json)
 
 
-def connect_to(host: str, namespace: str, token_file: str, ca_file: str) -> Any:
+def connect_to(host: str, namespace: str, token_file: str, ca_file: str, ui_host: str) -> Any:
     """Connects as the options of a command say; see `connection.Address`.
 
     Args:
@@ -149,10 +162,11 @@ def connect_to(host: str, namespace: str, token_file: str, ca_file: str) -> Any:
         namespace: Of the address.
         token_file: Of the address.
         ca_file: Of the address.
+        ui_host: Of the address.
     """
     from kfp_finetune.client.server.connection import Address, connect
 
-    return connect(Address(host, namespace, token_file, ca_file))
+    return connect(Address(host, namespace, token_file, ca_file, ui_host))
 
 
 def show(answer: Any, text: str, as_json: bool) -> None:

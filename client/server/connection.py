@@ -1,31 +1,29 @@
 """The connection to Kubeflow Pipelines: where it is, as whom, and calls that all end."""
 
 import os
+import re
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import kfp_server_api
 from kfp import client as kfp_client
 
-from kfp_finetune.client.server.calls import ask
+from kfp_finetune.client.server.api import BoundedApi
+from kfp_finetune.client.server.calls import LoginError, ask
+from kfp_finetune.client.server.credentials import TokenFile
 from kfp_finetune.cluster.client import SERVICE_ACCOUNT
 from kfp_finetune.cluster.client import connect as connect_to_cluster
 from kfp_finetune.errors import Problem, UserError, refuse
-
-REQUEST_TIMEOUT = (10, 60)
-"""Seconds to connect and to read that bound every call."""
-
-PAGE_START = 200
-"""Characters in which a page tells that it is one."""
 
 CONNECT_SECONDS = 3.0
 """For how long a server that does not answer is asked again at first."""
 
 HOST_VARIABLE = "KF_PIPELINES_ENDPOINT"
+UI_HOST_VARIABLE = "KF_PIPELINES_UI_ENDPOINT"
 TOKEN_FILE_VARIABLE = "KF_PIPELINES_SA_TOKEN_PATH"
-"""Variables that kfp.Client reads too; Kubeflow's notebooks set the second."""
+"""Variables that kfp.Client reads too; Kubeflow's notebooks set the last."""
+
+IN_CLUSTER = re.compile(r"(https?://)?ml-pipeline\.(?P<namespace>[^.]+)\.svc\.cluster\.local:8888")
 
 CA_VARIABLE = "SSL_CERT_FILE"
 
@@ -41,12 +39,15 @@ class Address:
         token_file: File with a bearer token, read anew at each call, so that it may be renewed; empty for the one in
             KF_PIPELINES_SA_TOKEN_PATH.
         ca_file: Certificate of the authority that signed the server's, in PEM format; empty for those of the system.
+        ui_host: Address of the UI, if host is the API's; empty for the one in KF_PIPELINES_UI_ENDPOINT, or the one that
+            belongs to the host.
     """
 
     host: str = ""
     namespace: str = ""
     token_file: str = ""
     ca_file: str = ""
+    ui_host: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,14 @@ class Server:
 
     Args:
         api: Client with credentials and bounded calls.
-        host: Address of its pages.
+        host: Address of the API.
+        ui_host: Address of the UI, which has pages and artifacts.
         namespace: Namespace of the runs; empty where there is one user only.
     """
 
     api: kfp_server_api.ApiClient
     host: str
+    ui_host: str
     namespace: str
 
     @property
@@ -94,29 +97,7 @@ class Server:
         Args:
             path: After the "#", such as "/runs/details/RUN".
         """
-        return f"{self.host}/#{path}"
-
-
-class BoundedApi(kfp_server_api.ApiClient):
-    """A client whose every call ends, and that does not take a login page for an answer."""
-
-    def request(self, *args: Any, _request_timeout: object = None, **kwargs: Any) -> Any:
-        """Makes one HTTP request; see `kfp_server_api.ApiClient.request`."""
-        try:
-            answer = super().request(*args, _request_timeout=_request_timeout or REQUEST_TIMEOUT, **kwargs)
-        except kfp_server_api.ApiException as error:
-            raise _with_body(error) from error
-        url = args[1] if len(args) > 1 else kwargs["url"]
-        headers = getattr(answer, "urllib3_response", answer).headers
-        if "/apis/" in url and "text/html" in headers.get("content-type", ""):
-            raise _with_body(kfp_server_api.ApiException(401, "a login page came instead of an answer"))
-        return answer
-
-
-def _with_body(error: kfp_server_api.ApiException) -> kfp_server_api.ApiException:
-    """An error with a body: the client decodes it, and does not expect None."""
-    error.body = error.body or b""
-    return error
+        return f"{self.ui_host}/#{path}"
 
 
 class _Client(kfp_client.Client):
@@ -124,40 +105,6 @@ class _Client(kfp_client.Client):
 
     def get_kfp_healthz(self, sleep_duration: int = 5) -> kfp_server_api.V2beta1GetHealthzResponse:
         return kfp_server_api.V2beta1GetHealthzResponse(multi_user=False)
-
-
-def get_bytes(api: kfp_server_api.ApiClient, path: str, query: Mapping[str, str]) -> bytes:
-    """The answer to a request for which kfp_server_api has no method: logs and artifacts are not in its description.
-
-    Args:
-        api: Of the server.
-        path: After the host.
-        query: Of the request.
-
-    Raises:
-        kfp_server_api.ApiException: If the server refuses it.
-    """
-    answer = api.call_api(
-        path,
-        "GET",
-        query_params=list(query.items()),
-        auth_settings=["Bearer"],
-        _preload_content=False,
-        _return_http_data_only=True,
-    )
-    return bytes(answer.data)
-
-
-def get_text(api: kfp_server_api.ApiClient, path: str, query: Mapping[str, str]) -> str:
-    """The answer to such a request as text; see `get_bytes`.
-
-    Raises:
-        kfp_server_api.ApiException: If the server refuses it, or shows a page instead.
-    """
-    text = get_bytes(api, path, query).decode(errors="replace")
-    if text[:PAGE_START].lstrip().lower().startswith(("<!doctype html", "<html")):
-        raise _with_body(kfp_server_api.ApiException(401, "a page came instead of an answer"))
-    return text
 
 
 def connect(address: Address | None = None, client: kfp_client.Client | None = None) -> Server:
@@ -184,8 +131,21 @@ def connect(address: Address | None = None, client: kfp_client.Client | None = N
             "the namespace of your Kubeflow profile",
             "Name it with --namespace; the dashboard shows it at the top.",
         )
-    namespace = namespace if health.multi_user else ""
-    return Server(api, source.configuration.host.rstrip("/"), namespace)
+    host = source.configuration.host.rstrip("/")
+    ui_host = address.ui_host or os.environ.get(UI_HOST_VARIABLE, "") or ui_of(host)
+    return Server(api, host, ui_host.rstrip("/"), namespace if health.multi_user else "")
+
+
+def ui_of(host: str) -> str:
+    """The UI's address beside an API's that kfp.Client found by itself; any other address is taken for the UI's.
+
+    Args:
+        host: Address of the API.
+    """
+    in_cluster = IN_CLUSTER.fullmatch(host)
+    if in_cluster:
+        return f"http://ml-pipeline-ui.{in_cluster['namespace']}.svc.cluster.local"
+    return host.replace("/services/ml-pipeline:http/proxy", "/services/ml-pipeline-ui:80/proxy")
 
 
 def _health(api: BoundedApi) -> kfp_server_api.V2beta1GetHealthzResponse:
@@ -214,15 +174,19 @@ def _client(address: Address) -> kfp_client.Client:
     if not host and not _in_reach_of_kubernetes():
         mend = f"Name it with --host or {HOST_VARIABLE}, or set KUBECONFIG to a cluster that runs it."
         problems.append(Problem("--host", "nothing", "the address of Kubeflow Pipelines", mend))
-    for option, path in ("--token-file", token_file), ("--ca-file", ca_file):
-        if path and not os.access(path, os.R_OK):
-            problems.append(Problem(option, path, "a file that can be read", "Check the path and its rights."))
+    if ca_file and not (os.path.isfile(ca_file) and os.access(ca_file, os.R_OK)):
+        problems.append(Problem("--ca-file", ca_file, "a file that can be read", "Check the path and its rights."))
+    credentials = TokenFile(token_file) if token_file else None
+    try:
+        if credentials:
+            credentials.read()
+    except LoginError as error:
+        problems += error.problems
     if problems:
         raise UserError(problems)
-    credentials = kfp_client.set_volume_credentials.ServiceAccountTokenVolumeCredentials(token_file)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # that it needs a server of version 2
-        return _Client(host=host or None, credentials=credentials if token_file else None, ssl_ca_cert=ca_file or None)
+        return _Client(host=host or None, credentials=credentials, ssl_ca_cert=ca_file or None)
 
 
 def _own_namespace() -> str:

@@ -29,22 +29,24 @@ class Prepared:
     series: str
 
 
-def prepare(pipeline: str, values: Mapping[str, Any], assignments: Sequence[str] = ()) -> Prepared:
+def prepare(pipeline: str, values: Mapping[str, Any], assignments: Sequence[str] = (), series: str = "") -> Prepared:
     """Reads and checks what a run is given.
 
     Args:
         pipeline: A path to a compiled pipeline, or the name of one of this library.
         values: Parameters by name.
         assignments: More of them as NAME=VALUE, which go before the others.
+        series: The series, unless the parameters name another.
 
     Raises:
         UserError: With everything that is wrong.
     """
     package = find_package(pipeline)
     parameters = read_parameters(package)
-    arguments = read_given(parameters, values, assignments, check_remote)
-    series = arguments.get("name", parameters["name"].default) if "name" in parameters else ""
-    return Prepared(package, arguments, str(series))
+    has_series = "name" in parameters
+    given = {"name": series, **values} if series and has_series else values
+    arguments = read_given(parameters, given, assignments, check_remote)
+    return Prepared(package, arguments, str(arguments.get("name", parameters["name"].default)) if has_series else "")
 
 
 def start(

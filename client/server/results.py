@@ -1,19 +1,20 @@
 """What a run came to: its figures, and the files that it leaves for people."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from kfp_finetune.client.server.api import get_bytes
 from kfp_finetune.client.server.calls import AwayError, NotFoundError, ask
-from kfp_finetune.client.server.connection import Server, get_bytes
+from kfp_finetune.client.server.connection import Server
 from kfp_finetune.client.server.logs import read_log
 from kfp_finetune.client.server.runs import get_run
 from kfp_finetune.client.server.tasks import read_steps
-from kfp_finetune.errors import UserError, refuse
-from kfp_finetune.results import Result, parse_result
+from kfp_finetune.errors import Problem, UserError, refuse
+from kfp_finetune.results import FILES, Result, parse_result
 
 METRICS_NAME = "metrics.json"
 OURS = b'<meta name="generator" content="kfp-finetune">'
@@ -57,7 +58,7 @@ def read_results(server: Server, run_id: str) -> RunResults:
     """
     run = get_run(server, run_id)
     steps = read_steps((run.run_details and run.run_details.task_details) or [])
-    logs = [read_log(server, run_id, step) for step in steps]
+    logs = [read_log(server, run, step) for step in steps]
     if steps and all(log is None for log in logs):
         raise refuse(
             "run",
@@ -88,17 +89,30 @@ def fetch(server: Server, run_id: str, directory: Path) -> list[Path]:
         mend = "Wait for its training to end (kfp-finetune follow), or see its page for what failed."
         raise refuse("run", f"{run_id} ({found.state}), which has no results yet", "a run with results", mend)
     files = {METRICS_NAME: json.dumps({"run": run_id, "state": found.state, **found.metrics}, indent=2).encode()}
-    missing = {}
+    problems: list[Problem] = []
     for name, address in found.files.items():
         try:
             files[name] = read_artifact(server, address)
         except UserError as error:
-            missing[name] = error
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (directory / name).write_bytes(content)
-    if missing:
-        raise UserError([problem for error in missing.values() for problem in error.problems])
+            problems += error.problems
+    paths = _write(directory, files)
+    if problems:
+        mend = f"{problems[0].mend} Written are {', '.join(map(str, paths))}."
+        missing = f"{problems[0].given}, nor {len(problems) - 1} more" if len(problems) > 1 else problems[0].given
+        raise refuse(problems[0].what, missing, problems[0].allowed, mend)
+    return paths
+
+
+def _write(directory: Path, files: Mapping[str, bytes]) -> list[Path]:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name in FILES:  # of another run, perhaps
+            (directory / name).unlink(missing_ok=True)
+        for name, content in files.items():
+            (directory / name).write_bytes(content)
+    except OSError as error:
+        mend = "Name another with --to."
+        raise refuse("--to", f"{directory} ({error.strerror})", "a directory to write to", mend) from error
     return [directory / name for name in files]
 
 
@@ -114,23 +128,22 @@ def read_artifact(server: Server, address: str) -> bytes:
     """
     parts = urlsplit(address)
     query = {
-        "source": parts.scheme,
+        "source": "gcs" if parts.scheme == "gs" else parts.scheme,
         "bucket": parts.netloc,
         "key": parts.path.lstrip("/"),
         "namespace": server.namespace,
     }
-    query = {name: value for name, value in query.items() if value}
     try:
         # Not again and again: the UI has a server error also for what is not there.
-        content = ask("read an artifact", get_bytes, server.api, "/artifacts/get", query, patience=0)
+        content = ask("read an artifact", get_bytes, server.api, server.ui_host, "/artifacts/get", query, patience=0)
         if OURS in content or not content.lstrip().startswith(b"<"):  # else it is somebody's login page
             return content
         reason = "a login page came"
     except (NotFoundError, AwayError) as error:
         reason = error.problems[0].given
     raise refuse(
-        "--host",
-        f"{server.host}, which does not hand out {address} ({reason})",
+        "--ui-host",
+        f"{server.ui_host}, which does not hand out {address} ({reason})",
         "the address of the UI, which serves artifacts beside the API",
         "Use it instead of the API's: kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80, and "
         "http://localhost:8080.",

@@ -3,21 +3,23 @@
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import kfp_server_api
 
-from kfp_finetune.client.server.calls import AwayError, ConflictError, NotFoundError, ask, tell
+from kfp_finetune.client.server.calls import PATIENCE_SECONDS, NotFoundError, ask, make, once
 from kfp_finetune.client.server.connection import Server
 from kfp_finetune.client.server.lists import listed, named
-from kfp_finetune.client.server.tasks import ENDED
+from kfp_finetune.client.server.tasks import ENDED, ENDED_BADLY
 from kfp_finetune.client.server.uploads import Version
-from kfp_finetune.errors import refuse
+from kfp_finetune.errors import UserError, refuse
 
 DEFAULT_EXPERIMENT = "Default"
+STOPPING = "CANCELING"
 ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -67,13 +69,8 @@ def submit(
         runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters=dict(arguments)),
         service_account=service_account or None,
     )
-    try:
-        run_id = tell("start the run", server.runs.run_service_create_run, body).run_id
-    except AwayError:
-        found = _find(server, name)
-        if found is None:
-            raise
-        run_id = found.run_id
+    create = partial(once, "start the run", server.runs.run_service_create_run, body)
+    run_id = make(create, partial(_find, server, name)).run_id
     return Submitted(run_id, name, run_page(server, run_id))
 
 
@@ -105,27 +102,19 @@ def experiment_id(server: Server, name: str) -> str:
         server: Kubeflow Pipelines.
         name: Its name.
     """
-    found = _find_experiment(server, name)
-    if found is not None:
-        return found
+    find = partial(_find_experiment, server, name)
     call = server.experiments.experiment_service_create_experiment
     body = kfp_server_api.V2beta1Experiment(display_name=name, namespace=server.namespace)
-    try:
-        return str(tell("make the experiment", call, body).experiment_id)
-    except (ConflictError, AwayError):
-        found = _find_experiment(server, name)
-        if found is None:
-            raise
-        return found
+    return str((find() or make(partial(once, "make the experiment", call, body), find)).experiment_id)
 
 
-def _find_experiment(server: Server, name: str) -> str | None:
+def _find_experiment(server: Server, name: str) -> kfp_server_api.V2beta1Experiment | None:
     call = server.experiments.experiment_service_list_experiments
     found = listed("list the experiments", call, "experiments", filter=named(name), namespace=server.namespace)
-    return next((experiment.experiment_id for experiment in found), None)
+    return next(found, None)
 
 
-def get_run(server: Server, run_id: str, patience: float = 30.0) -> kfp_server_api.V2beta1Run:
+def get_run(server: Server, run_id: str, patience: float = PATIENCE_SECONDS) -> kfp_server_api.V2beta1Run:
     """A run as the server sees it now.
 
     Args:
@@ -156,11 +145,20 @@ def find_run(server: Server, text: str) -> str:
     return str(found.run_id)
 
 
+def runs_of(server: Server, name: str = "") -> Iterator[kfp_server_api.V2beta1Run]:
+    """The runs on the server, the newest first.
+
+    Args:
+        server: Kubeflow Pipelines.
+        name: Only those of this name; empty for all.
+    """
+    call = server.runs.run_service_list_runs
+    filtered = named(name) if name else ""
+    return listed("list the runs", call, "runs", filter=filtered, namespace=server.namespace)
+
+
 def _find(server: Server, name: str) -> kfp_server_api.V2beta1Run | None:
-    runs = listed(
-        "list the runs", server.runs.run_service_list_runs, "runs", filter=named(name), namespace=server.namespace
-    )
-    return next(runs, None)
+    return next(runs_of(server, name), None)
 
 
 def stop(server: Server, run_id: str) -> None:
@@ -176,4 +174,10 @@ def stop(server: Server, run_id: str) -> None:
     state = get_run(server, run_id).state
     if state in ENDED:
         raise refuse("run", f"{run_id}, which has ended as {state}", "a run that is under way", "See its page.")
-    tell("stop the run", server.runs.run_service_terminate_run, run_id)
+    if state == STOPPING:
+        return
+    try:
+        ask("stop the run", server.runs.run_service_terminate_run, run_id)
+    except UserError:
+        if get_run(server, run_id).state not in {STOPPING, *ENDED_BADLY}:  # an answer may have been lost before
+            raise

@@ -19,6 +19,7 @@ from kfp_finetune.client.server.commands import (
     Package,
     ServiceAccount,
     TokenFile,
+    UiHost,
     ValuesFile,
     connect_to,
     show,
@@ -40,13 +41,16 @@ def set_command(
     set_: Assignments = [],  # noqa: B006
     file: ValuesFile = None,
     max_concurrency: Annotated[int, typer.Option(min=1, max=10, help="Runs that may be under way at once.")] = 1,
-    disabled: Annotated[bool, typer.Option("--disabled", help="Make it without letting runs begin.")] = False,
+    enabled: Annotated[
+        bool | None, typer.Option("--enabled/--disabled", help="Whether runs begin; else it stays as it is.")
+    ] = None,
     experiment: Experiment = "",
     service_account: ServiceAccount = "",
     host: Host = "",
     namespace: Namespace = "",
     token_file: TokenFile = "",
     ca_file: CaFile = "",
+    ui_host: UiHost = "",
     as_json: AsJson = False,
 ) -> None:
     """Makes a schedule, or replaces the one of this name; its runs are the series NAME unless --set name says other."""
@@ -57,8 +61,8 @@ def set_command(
 
     with clear_errors():
         trigger = read_trigger(cron, every)
-        prepared = prepare(pipeline, {"name": name} | (read_values_file(file) if file else {}), set_)
-        server = connect_to(host, namespace, token_file, ca_file)
+        prepared = prepare(pipeline, read_values_file(file) if file else {}, set_, series=name)
+        server = connect_to(host, namespace, token_file, ca_file, ui_host)
         schedule = set_schedule(
             server,
             name,
@@ -67,7 +71,7 @@ def set_command(
             prepared.arguments,
             experiment=experiment or name,
             max_concurrency=max_concurrency,
-            enabled=not disabled,
+            enabled=enabled,
             service_account=service_account,
         )
     state = "enabled" if schedule.enabled else "disabled"
@@ -80,13 +84,14 @@ def list_command(
     namespace: Namespace = "",
     token_file: TokenFile = "",
     ca_file: CaFile = "",
+    ui_host: UiHost = "",
     as_json: AsJson = False,
 ) -> None:
     """Shows the schedules."""
     from kfp_finetune.client.server.schedules import list_schedules
 
     with clear_errors():
-        found = list_schedules(connect_to(host, namespace, token_file, ca_file))
+        found = list_schedules(connect_to(host, namespace, token_file, ca_file, ui_host))
     if as_json:
         show([asdict(schedule) for schedule in found], "", as_json)
         return
@@ -105,13 +110,14 @@ def enable_command(
     namespace: Namespace = "",
     token_file: TokenFile = "",
     ca_file: CaFile = "",
+    ui_host: UiHost = "",
     as_json: AsJson = False,
 ) -> None:
     """Lets runs begin again."""
     from kfp_finetune.client.server.schedules import enable_schedule
 
     with clear_errors():
-        enable_schedule(connect_to(host, namespace, token_file, ca_file), name)
+        enable_schedule(connect_to(host, namespace, token_file, ca_file, ui_host), name)
     show({"name": name, "enabled": True}, f"schedule {name} is enabled", as_json)
 
 
@@ -122,13 +128,14 @@ def disable_command(
     namespace: Namespace = "",
     token_file: TokenFile = "",
     ca_file: CaFile = "",
+    ui_host: UiHost = "",
     as_json: AsJson = False,
 ) -> None:
     """Lets no further run begin; those under way go on."""
     from kfp_finetune.client.server.schedules import disable_schedule
 
     with clear_errors():
-        disable_schedule(connect_to(host, namespace, token_file, ca_file), name)
+        disable_schedule(connect_to(host, namespace, token_file, ca_file, ui_host), name)
     show({"name": name, "enabled": False}, f"schedule {name} is disabled", as_json)
 
 
@@ -139,11 +146,12 @@ def delete_command(
     namespace: Namespace = "",
     token_file: TokenFile = "",
     ca_file: CaFile = "",
+    ui_host: UiHost = "",
     as_json: AsJson = False,
 ) -> None:
     """Deletes a schedule; its runs stay."""
     from kfp_finetune.client.server.schedules import delete_schedule
 
     with clear_errors():
-        delete_schedule(connect_to(host, namespace, token_file, ca_file), name)
+        delete_schedule(connect_to(host, namespace, token_file, ca_file, ui_host), name)
     show({"name": name, "deleted": True}, f"schedule {name} is deleted", as_json)

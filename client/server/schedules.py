@@ -1,17 +1,19 @@
 """Recurring runs: one of a name, replaced as a whole when it changes."""
 
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import kfp_server_api
 
-from kfp_finetune.client.server.calls import AwayError, NotFoundError, tell
+from kfp_finetune.client.server.calls import NotFoundError, ask, make, once
 from kfp_finetune.client.server.connection import Server
 from kfp_finetune.client.server.lists import listed, named
 from kfp_finetune.client.server.runs import experiment_id, reference
-from kfp_finetune.client.server.uploads import Version
+from kfp_finetune.client.server.uploads import OURS, Version
 from kfp_finetune.errors import Problem, UserError, refuse
 
 TIME_ZONE = "the server's time zone (UTC unless its administrator set CRON_SCHEDULE_TIMEZONE)"
@@ -98,12 +100,13 @@ def set_schedule(
     *,
     experiment: str,
     max_concurrency: int = 1,
-    enabled: bool = True,
+    enabled: bool | None = None,
     service_account: str = "",
 ) -> Schedule:
-    """Makes a schedule, in place of those of the same name: the server would keep them all.
+    """Makes a schedule, in place of the one of the same name: the server would keep both.
 
-    The new one is there before the old ones go. What was missed is not made up for (no catch-up).
+    The new one is there before the old one goes; of two that are set at once the later stays. What was missed is not
+    made up for (no catch-up).
 
     Args:
         server: Kubeflow Pipelines.
@@ -113,17 +116,18 @@ def set_schedule(
         arguments: The runs' parameters, by name.
         experiment: Groups the runs in the UI; made if it is not there.
         max_concurrency: How many runs may be under way at once.
-        enabled: Whether runs begin.
+        enabled: Whether runs begin; None leaves it as it is, and enables a new one.
         service_account: As whom the steps run; empty for the server's default.
 
     Raises:
-        UserError: If the server refuses it.
+        UserError: If somebody else's recurring run has the name, or the server refuses it.
     """
-    old = list_schedules(server, name)
-    known = {schedule.schedule_id for schedule in old}
+    old = _ours(server, name)
+    enabled = (not old or old[0].enabled) if enabled is None else enabled
+    mark = f"{OURS} {version.name} {uuid.uuid4().hex[:8]}"
     body = kfp_server_api.V2beta1RecurringRun(
         display_name=name,
-        description=f"kfp-finetune {version.name}",
+        description=mark,
         experiment_id=experiment_id(server, experiment),
         pipeline_version_reference=reference(version),
         runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters=dict(arguments)),
@@ -134,28 +138,49 @@ def set_schedule(
         service_account=service_account or None,
     )
     call = server.recurring_runs.recurring_run_service_create_recurring_run
-    try:
-        made = _read(server, tell("make the schedule", call, body))
-    except AwayError:
-        new = [schedule for schedule in list_schedules(server, name) if schedule.schedule_id not in known]
-        if not new:
-            raise
-        made = new[0]
-    for schedule in old:
+    make(partial(once, "make the schedule", call, body), partial(_find_marked, server, name, mark))
+    newest, *older = _ours(server, name)
+    for schedule in older:
         _delete(server, schedule)
-    return made
+    return newest
 
 
-def list_schedules(server: Server, name: str = "") -> list[Schedule]:
-    """The schedules on the server, the newest first.
+def _find_marked(server: Server, name: str, mark: str) -> kfp_server_api.V2beta1RecurringRun | None:
+    return next((found for found in _named(server, name) if found.description == mark), None)
+
+
+def list_schedules(server: Server) -> list[Schedule]:
+    """The schedules on the server that this library made, the newest first.
 
     Args:
         server: Kubeflow Pipelines.
-        name: Only those of this name; empty for all.
     """
+    return [_read(server, found) for found in _named(server, "") if _is_ours(found)]
+
+
+def _named(server: Server, name: str) -> list[kfp_server_api.V2beta1RecurringRun]:
+    """The recurring runs of a name, whoever made them, the newest first; of any name if it is empty."""
     call = server.recurring_runs.recurring_run_service_list_recurring_runs
     filtered = named(name) if name else ""
     found = listed("list the schedules", call, "recurring_runs", filter=filtered, namespace=server.namespace)
+    return sorted(found, key=lambda one: (str(one.created_at), one.recurring_run_id), reverse=True)
+
+
+def _is_ours(recurring: kfp_server_api.V2beta1RecurringRun) -> bool:
+    return (recurring.description or "").startswith(f"{OURS} ")
+
+
+def _ours(server: Server, name: str) -> list[Schedule]:
+    """The schedules of a name, the newest first; somebody else's recurring run of that name is refused."""
+    found = _named(server, name)
+    foreign = [recurring.recurring_run_id for recurring in found if not _is_ours(recurring)]
+    if foreign:
+        raise refuse(
+            "schedule",
+            f"{name!r}, the name of a recurring run that was not made by {OURS}: {_page(server, foreign[0])}",
+            "a name of its own",
+            "Choose another name, or delete that one in the UI.",
+        )
     return [_read(server, recurring) for recurring in found]
 
 
@@ -169,9 +194,9 @@ def enable_schedule(server: Server, name: str) -> None:
     Raises:
         UserError: If there is none of this name.
     """
-    for schedule in _all_named(server, name):
+    for schedule in _known(server, name):
         call = server.recurring_runs.recurring_run_service_enable_recurring_run
-        tell("enable the schedule", call, schedule.schedule_id)
+        ask("enable the schedule", call, schedule.schedule_id)
 
 
 def disable_schedule(server: Server, name: str) -> None:
@@ -184,9 +209,9 @@ def disable_schedule(server: Server, name: str) -> None:
     Raises:
         UserError: If there is none of this name.
     """
-    for schedule in _all_named(server, name):
+    for schedule in _known(server, name):
         call = server.recurring_runs.recurring_run_service_disable_recurring_run
-        tell("disable the schedule", call, schedule.schedule_id)
+        ask("disable the schedule", call, schedule.schedule_id)
 
 
 def delete_schedule(server: Server, name: str) -> None:
@@ -199,18 +224,18 @@ def delete_schedule(server: Server, name: str) -> None:
     Raises:
         UserError: If there is none of this name.
     """
-    for schedule in _all_named(server, name):
+    for schedule in _known(server, name):
         _delete(server, schedule)
 
 
 def _delete(server: Server, schedule: Schedule) -> None:
     call = server.recurring_runs.recurring_run_service_delete_recurring_run
     with suppress(NotFoundError):
-        tell("delete the schedule", call, schedule.schedule_id)
+        ask("delete the schedule", call, schedule.schedule_id)
 
 
-def _all_named(server: Server, name: str) -> list[Schedule]:
-    found = list_schedules(server, name)
+def _known(server: Server, name: str) -> list[Schedule]:
+    found = _ours(server, name)
     if not found:
         known = ", ".join(sorted({schedule.name for schedule in list_schedules(server)})) or "none"
         raise refuse("schedule", repr(name), f"one that is there: {known}", "See kfp-finetune schedule list.")
@@ -234,5 +259,9 @@ def _read(server: Server, recurring: kfp_server_api.V2beta1RecurringRun) -> Sche
         enabled=recurring.status == "ENABLED",
         max_concurrency=int(recurring.max_concurrency or 1),
         arguments=(recurring.runtime_config and recurring.runtime_config.parameters) or {},
-        page=server.page(f"/recurringrun/details/{recurring.recurring_run_id}"),
+        page=_page(server, recurring.recurring_run_id),
     )
+
+
+def _page(server: Server, schedule_id: str) -> str:
+    return server.page(f"/recurringrun/details/{schedule_id}")

@@ -26,12 +26,14 @@ class Step:
         state: KFP's word: PENDING, RUNNING, SUCCEEDED, FAILED, ...
         pod: Name of its pod.
         node: Argo's id of it, under which an archived log is found.
+        seconds: How long it took; None while it runs.
     """
 
     name: str
     state: str
     pod: str
     node: str
+    seconds: float | None = None
 
     @property
     def ended(self) -> bool:
@@ -62,12 +64,12 @@ def read_steps(details: Sequence[kfp_server_api.V2beta1PipelineTaskDetail]) -> l
         if full.endswith(".executor(0)"):
             step = full.removesuffix(".executor(0)").removesuffix("(0)")
             owner = parents[f"{step}(0)"]
-            found.append((owner.start_time, _step(workflow, step, full, CONTAINER_TEMPLATE, owner.state)))
+            found.append((owner.start_time, _step(workflow, step, full, CONTAINER_TEMPLATE, owner)))
         elif full.endswith("-driver(0)"):
             owner = parents[full]
             if owner.state in ENDED_BADLY:  # the step's own pod never came to be
                 step = full.removesuffix("-driver(0)")
-                found.append((owner.start_time, _step(workflow, step, full, DRIVER_TEMPLATE, owner.state)))
+                found.append((owner.start_time, _step(workflow, step, full, DRIVER_TEMPLATE, owner)))
     return [step for _, step in sorted(found, key=lambda timed: str(timed[0]))]
 
 
@@ -80,9 +82,10 @@ def _full_names(workflow: str, names: Iterable[str], ids: Iterable[str]) -> list
     return found
 
 
-def _step(workflow: str, step: str, full: str, template: str, state: str) -> Step:
+def _step(workflow: str, step: str, full: str, template: str, owner: kfp_server_api.V2beta1PipelineTaskDetail) -> Step:
     node = _node_id(workflow, full)
-    return Step(step.rpartition(".")[2], state, f"{workflow}-{template}-{_hash(full)}", node)
+    seconds = (owner.end_time - owner.start_time).total_seconds() if owner.state in ENDED else None
+    return Step(step.rpartition(".")[2], owner.state, f"{workflow}-{template}-{_hash(full)}", node, seconds)
 
 
 def _node_id(workflow: str, full_name: str) -> str:

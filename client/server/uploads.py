@@ -1,18 +1,22 @@
 """Compiled pipelines on the server: a version for each content, found again instead of uploaded twice."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import yaml
 
 from kfp_finetune._version import VERSION
-from kfp_finetune.client.server.calls import AwayError, ConflictError, tell
+from kfp_finetune.client.server.calls import make, once
 from kfp_finetune.client.server.connection import Server
 from kfp_finetune.client.server.lists import listed, named
 from kfp_finetune.errors import refuse
 
 HASH_DIGITS = 12
+
+OURS = "kfp-finetune"
+"""What the descriptions of what this library makes begin with."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,8 @@ def upload(server: Server, package: Path) -> Version:
     known = find_version(server, pipeline, name)
     if known is not None:
         return known
-    try:
-        return _create(server, package, pipeline, name)
-    except (ConflictError, AwayError):
-        # Somebody else uploaded it meanwhile, or the answer was lost: see what is there.
-        known = find_version(server, pipeline, name)
-        if known is None:
-            raise
-        return known
+    made = make(partial(_create, server, package, pipeline, name), partial(find_version, server, pipeline, name))
+    return replace(made, created=True)
 
 
 def pipeline_name(package: Path) -> str:
@@ -110,21 +108,17 @@ def _find_pipeline(server: Server, name: str) -> str | None:
 
 
 def _create(server: Server, package: Path, pipeline: str, name: str) -> Version:
+    description = f"{OURS} {name}"
     pipeline_id = _find_pipeline(server, pipeline)
     if pipeline_id is None:
-        description = f"kfp-finetune {name}"
         call = server.uploads.upload_pipeline
         space = {"namespace": server.namespace} if server.namespace else {}
-        tell("upload the pipeline", call, str(package), name=pipeline, description=description, **space)
-        version = find_version(server, pipeline, name)
-        assert version is not None
-        return Version(pipeline, version.pipeline_id, name, version.version_id, created=True)
-    made = tell(
-        "upload the pipeline's version",
-        server.uploads.upload_pipeline_version,
-        str(package),
-        name=name,
-        pipelineid=pipeline_id,
-        description=f"kfp-finetune {name}",
-    )
+        made = once("upload the pipeline", call, str(package), name=pipeline, description=description, **space)
+        found = find_version(server, pipeline, name)
+        if found is None:
+            raise refuse("pipeline", f"{pipeline}, made as {made.pipeline_id} and gone", "one that stays", "Try again.")
+        return found
+    call = server.uploads.upload_pipeline_version
+    about = {"name": name, "pipelineid": pipeline_id, "description": description}
+    made = once("upload the pipeline's version", call, str(package), **about)
     return Version(pipeline, pipeline_id, name, made.pipeline_version_id, created=True)

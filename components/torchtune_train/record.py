@@ -1,5 +1,6 @@
 """Plans and trainings as the artifacts that KFP shows and hands on."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ from kfp_finetune.components.torchtune_train.summary import Summary, facts, mark
 from kfp_finetune.reports.page import Note, page
 from kfp_finetune.reports.training import training_report
 from kfp_finetune.results import DATA_REPORT, TRAINING_REPORT, print_result
+from kfp_finetune.workspace import open_workspace
 
 if TYPE_CHECKING:
     from kfp import dsl
@@ -38,8 +40,22 @@ def record_plan(outcome: Outcome, plan: "dsl.Artifact", report: "dsl.HTML", work
     if outcome.summary is not None:
         plan.metadata["summary"] = outcome.summary.to_line()
     Path(report.path).write_text(_data_page(outcome.plan, workspace_root))
-    print_result("plan", {"training": outcome.plan.key, "planned": outcome.state}, {DATA_REPORT: report.uri})
+    figures = {"training": outcome.plan.key, "planned": outcome.state, **_exported(outcome, workspace_root)}
+    print_result("plan", figures, {DATA_REPORT: report.uri})
     return outcome.state != "done"
+
+
+def _exported(outcome: Outcome, workspace_root: str) -> dict[str, float | str]:
+    """Of a training that is done already: where its export is, and the losses that it came to."""
+    if outcome.state != "done":
+        return {}
+    workspace = open_workspace(workspace_root)
+    found: dict[str, float | str] = {"export": workspace.relative(workspace.export(outcome.plan.key))}
+    try:
+        evaluation = json.loads((workspace.training(outcome.plan.key) / "evaluation.json").read_text())
+    except FileNotFoundError:
+        return found
+    return found | {name: round(evaluation[name], 4) for name in ("loss_before", "loss_after")}
 
 
 def _data_page(plan: Plan, workspace_root: str) -> str:

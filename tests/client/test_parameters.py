@@ -1,9 +1,11 @@
 """Parameters of a compiled pipeline: what they are, and what a person typed for them."""
 
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from kfp import compiler, dsl
 
@@ -144,14 +146,20 @@ def test_a_wrong_value_is_refused_with_what_is_wanted_and_what_it_means(assignme
     assert str(caught.value) == f"1 problem with what was given:\n{message}"
 
 
-@pytest.mark.parametrize("name", ["epoch", "", "Model", " model"])
-def test_an_unknown_name_is_refused_with_those_that_are_known(name: str) -> None:
+@pytest.mark.parametrize(("name", "meant"), [("epoch", "epochs"), ("Model", "model"), (" model", "model")])
+def test_an_unknown_name_is_refused_with_the_one_that_is_meant(name: str, meant: str) -> None:
     with pytest.raises(UserError) as caught:
         given(PARAMETERS, ["model=m", f"{name}=1"])
-    assert f"  - {name.strip()}: given a value, but the pipeline has no such parameter; allowed: model, epochs," in str(
-        caught.value
-    )
-    assert ("Did you mean epochs?" in str(caught.value)) == (name == "epoch")
+    assert "but the pipeline has no such parameter" in str(caught.value)
+    assert f"Did you mean {meant}?" in str(caught.value) and "keep" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "temperature", "zzz"])
+def test_an_unknown_name_that_resembles_none_is_refused_with_all_of_them(name: str) -> None:
+    with pytest.raises(UserError) as caught:
+        given(PARAMETERS, ["model=m", f"{name}=1"])
+    assert "no such parameter; allowed: model, epochs, rate, keep, columns, names." in str(caught.value)
+    assert "Did you mean" not in str(caught.value)
 
 
 @pytest.mark.parametrize("assignment", ["model", ""])
@@ -180,6 +188,53 @@ def test_a_file_gives_values_and_what_is_typed_goes_before_them(tmp_path: Path) 
         "keep": True,
     }
     assert type(values["rate"]) is float
+
+
+@pytest.mark.parametrize(("line", "value"), [("rate: 1e-4", 1e-4), ("rate: '2'", 2.0), ("columns: {1: a}", {"1": "a"})])
+def test_what_yaml_reads_as_another_type_is_meant_all_the_same(tmp_path: Path, line: str, value: Any) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(line + "\n")
+    values = given(PARAMETERS, ["model=m"], file)
+    assert values == {"model": "m", line.partition(":")[0]: value}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "plain"),
+    [
+        ("rate", np.float64(0.5), 0.5),
+        ("rate", np.float32(0.5), 0.5),
+        ("rate", np.int64(2), 2.0),
+        ("epochs", np.int64(2), 2),
+        ("keep", np.True_, True),
+        ("model", np.str_("other"), "other"),
+        ("columns", {"a": [np.int64(1), np.float32(0.5)]}, {"a": [1, 0.5]}),
+    ],
+)
+def test_numbers_of_numpy_are_numbers(name: str, value: Any, plain: Any) -> None:
+    read = read_given(PARAMETERS, {"model": "m", name: value}, [], lambda values: [])[name]
+    assert read == plain and type(read) is type(plain)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rate", np.float32("nan")),
+        ("rate", np.array([0.5, 1.0])),
+        ("rate", 10**400),
+        ("rate", "high"),
+        ("rate", "nan"),
+        ("rate", True),
+        ("epochs", np.float64(1.5)),
+        ("epochs", "2"),
+        ("columns", {"day": date(2025, 1, 1)}),
+        ("columns", {"share": float("nan")}),
+        ("names", [{1, 2}]),
+    ],
+)
+def test_what_no_parameter_can_carry_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(UserError) as caught:
+        read_given(PARAMETERS, {"model": "m", name: value}, [], lambda values: [])
+    assert [problem.what for problem in caught.value.problems] == [name]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from kfp_finetune.client.cli import app
 from kfp_finetune.client.server import following
+from kfp_finetune.results import Result as RunResult
 
 SET = ["--set", "model=hf://org/model", "--set", "dataset=hf://org/rows"]
 
@@ -64,6 +65,41 @@ def test_submit_follows_to_a_failure_and_its_status(remote: kfp.Server) -> None:
     result = run("submit", *SET, "--follow")
     assert result.exit_code == 1
     assert "method: given 'x'" in result.stdout and "the run ended as FAILED in plan" in result.stdout
+
+
+def test_a_run_that_had_nothing_to_do_says_so(remote: kfp.Server) -> None:
+    def end() -> None:
+        newest = list(remote.store.runs.values())[-1]
+        newest.start("plan")
+        newest.log("plan", RunResult("plan", {"planned": "done", "export": "exports/abc"}).to_line())
+        newest.finish("plan")
+        newest.end()
+
+    remote.fail("GET", "/runs/[^/]*$", acts(end))
+    assert "nothing to do: data and settings are those of exports/abc" in run("submit", *SET, "--follow").stdout
+
+
+def test_following_may_be_interrupted(remote: kfp.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(following.follow, "__defaults__", (interrupt,))
+    result = run("submit", *SET, "--follow")
+    assert result.exit_code == 130 and "the run goes on: kfp-finetune follow" in result.stdout
+    assert next(iter(remote.store.runs.values())).state == "PENDING"
+
+
+def test_what_is_left_of_another_run_goes(remote: kfp.Server, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("of another run")
+    (tmp_path / "mine.txt").write_text("stays")
+    run_id = answer("submit", *SET)["run_id"]
+    moves = remote.run(run_id)
+    moves.start("plan")
+    moves.log("plan", RunResult("plan", {"planned": "done"}).to_line())
+    answer("fetch", run_id, "--to", str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json", "mine.txt"]
+    result = run("fetch", run_id, "--to", str(tmp_path / "mine.txt"))
+    assert result.exit_code == 2 and result.stderr.startswith("error: ")
 
 
 def test_values_come_from_a_file_and_typed_ones_go_first(remote: kfp.Server, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from servers import kfp
 from servers.certificates import write_certificate
 from servers.kfp import faults
 
+from kfp_finetune.client.server import api
 from kfp_finetune.client.server.calls import AwayError
-from kfp_finetune.client.server.connection import Address, connect
+from kfp_finetune.client.server.connection import Address, connect, ui_of
 from kfp_finetune.client.server.runs import get_run
 from kfp_finetune.client.server.schedules import list_schedules
 from kfp_finetune.errors import UserError
@@ -32,7 +33,7 @@ def test_the_address_may_stand_in_the_variable_that_kfp_reads(
 def test_everything_that_is_wrong_is_in_one_message(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         connect(Address("kubeflow", token_file=f"{tmp_path}/token", ca_file=f"{tmp_path}/ca"))
-    assert [problem.what for problem in caught.value.problems] == ["--host", "--token-file", "--ca-file"]
+    assert [problem.what for problem in caught.value.problems] == ["--host", "--ca-file", "--token-file"]
     with pytest.raises(UserError, match="--host: given nothing"):
         connect()
 
@@ -64,6 +65,42 @@ def test_a_login_is_asked_for_whoever_refuses(gate: str) -> None:
             list_schedules(connect(Address(host=remote.url, namespace="team")))
 
 
+@pytest.mark.parametrize("content", [b"", b"\n", b"one\ntwo", b"\xff\xfe", None])
+def test_a_file_without_one_token_is_refused_as_such(remote: kfp.Server, tmp_path: Path, content: bytes | None) -> None:
+    token = tmp_path / "token"
+    if content is None:
+        token.mkdir()
+    else:
+        token.write_bytes(content)
+    with pytest.raises(UserError, match=f"--token-file: given {token}, which"):
+        connect(Address(host=remote.url, token_file=str(token)))
+
+
+def test_a_server_that_stalls_is_given_up(remote: kfp.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = connect(Address(host=remote.url))
+    monkeypatch.setattr(api, "REQUEST_TIMEOUT", (1, 0.2))
+    stall = faults.Stall()
+    remote.fail("GET", "/recurringruns", stall, times=1)
+    assert list_schedules(server) == []  # asked again
+    assert stall.begun.is_set()
+    stall.over.set()
+
+
+@pytest.mark.parametrize(
+    ("host", "ui"),
+    [
+        ("http://localhost:8080", "http://localhost:8080"),
+        ("ml-pipeline.kubeflow.svc.cluster.local:8888", "http://ml-pipeline-ui.kubeflow.svc.cluster.local"),
+        (
+            "https://k8s:6443/api/v1/namespaces/kubeflow/services/ml-pipeline:http/proxy",
+            "https://k8s:6443/api/v1/namespaces/kubeflow/services/ml-pipeline-ui:80/proxy",
+        ),
+    ],
+)
+def test_the_ui_of_an_api_that_kfp_finds_is_beside_it(host: str, ui: str) -> None:
+    assert ui_of(host) == ui
+
+
 def test_a_token_is_never_in_a_message(remote: kfp.Server, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("very-secret")
     remote.tokens = {"other"}
@@ -86,7 +123,7 @@ def test_a_certificate_of_ones_own_authority(tmp_path: Path) -> None:
     certificate, key = write_certificate(tmp_path)
     with kfp.serve(tls=(certificate, key)) as remote:
         assert connect(Address(host=remote.url, ca_file=str(certificate))).host == remote.url
-        with pytest.raises(AwayError, match="certificate"):
+        with pytest.raises(UserError, match=r"the server's certificate: given one that is not trusted(.|\n)*--ca-file"):
             connect(Address(host=remote.url))
 
 

@@ -10,7 +10,8 @@ from remote_runs import GIVEN, PIPELINE
 from servers import kfp
 from servers.kfp import faults
 
-from kfp_finetune.client.events import Event, LogLine, StepFinished, StepStarted
+from kfp_finetune.client.events import Event, LogLine, Notice, StepFinished, StepStarted
+from kfp_finetune.client.server import following
 from kfp_finetune.client.server.connection import Address, Server, connect
 from kfp_finetune.client.server.following import follow
 from kfp_finetune.client.server.launching import prepare, start
@@ -64,7 +65,7 @@ def test_steps_lines_and_progress_are_told_once_each(server: Server, run: kfp.Ru
         LogLine("torchtune-train", "hello"),
         HALF,
         LogLine("torchtune-train", "world"),
-        StepFinished("torchtune-train", True),
+        StepFinished("torchtune-train", True, 1.0),
     ]
     started = [event.step for event in events if isinstance(event, StepStarted)]
     assert started[0] == "create-volume" and started[-3:] == ["evaluate-model", "export-model", "clean-up"]
@@ -145,15 +146,60 @@ def test_a_server_that_hands_out_no_logs_still_tells_the_steps() -> None:
 
         events: list[Event] = []
         assert follow(server, run.id, events.append, script(end)).succeeded
-        assert StepFinished("plan", True) in events
+        assert StepFinished("plan", True, 1.0) in events
 
 
-def test_an_expired_token_ends_it_with_what_to_do(server: Server, remote: kfp.Server, run: kfp.Run) -> None:
+def test_an_expired_token_ends_it_after_a_minute_with_what_to_do(
+    server: Server, remote: kfp.Server, run: kfp.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def expire() -> None:
         remote.tokens = {"new"}
 
+    monkeypatch.setattr(following, "LOGIN_SECONDS", 0)
     with pytest.raises(UserError, match="credentials"):
         follow(server, run.id, lambda event: None, script(expire))
+
+
+def test_a_token_that_is_being_renewed_is_waited_for(remote: kfp.Server, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("first")
+    remote.tokens = {"first"}
+    server = connect(Address(host=remote.url, token_file=str(token)))
+    run = remote.run(start(server, prepare(str(PIPELINE), GIVEN)).run_id)
+
+    def expire() -> None:
+        remote.tokens = {"second"}
+
+    events: list[Event] = []
+    acts = (expire, lambda: token.write_text(""), token.unlink, lambda: token.write_text("second"), run.end)
+    assert follow(server, run.id, events.append, script(*acts)).succeeded
+    notices = [event.text for event in events if isinstance(event, Notice)]
+    assert len(notices) == 2 and "credentials" in notices[0] and notices[1] == "the server answers again"
+
+
+def test_a_log_that_was_cut_at_its_beginning_goes_on_where_it_was(
+    server: Server, run: kfp.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "READ_SHARE", 1e9)  # the log is read each time
+
+    def begin() -> None:
+        run.start("plan")
+        run.log("plan", *map(str, range(50)))
+
+    def cut() -> None:
+        (name,) = (name for name, log in run.logs.items() if log)
+        run.logs[name] = "".join(f"{number}\n" for number in range(40, 60))
+
+    def replace() -> None:
+        (name,) = (name for name, log in run.logs.items() if log)
+        run.logs[name] = "".join(f"new {number}\n" for number in range(70))
+        run.finish("plan")
+        run.end()
+
+    events: list[Event] = []
+    follow(server, run.id, events.append, script(begin, cut, replace))
+    lines = [event.text for event in events if isinstance(event, LogLine) and event.step == "plan"]
+    assert lines == [*map(str, range(60)), *(f"new {number}" for number in range(70))]
 
 
 @pytest.mark.parametrize(("what", "state"), [("wait for success", "SUCCEEDED"), ("wait for failure", "FAILED")])

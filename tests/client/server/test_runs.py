@@ -36,7 +36,7 @@ def test_nothing_is_sent_before_everything_is_right(remote: kfp.Server) -> None:
     assert not remote.requests
 
 
-@pytest.mark.parametrize("fault", [faults.lose_answer, faults.cut])
+@pytest.mark.parametrize("fault", [faults.lose_answer, faults.cut, faults.deny_what_was_done])
 def test_a_run_whose_answer_is_lost_is_started_once(server: Server, remote: kfp.Server, fault: faults.Fault) -> None:
     remote.fail("POST", "/runs$", fault)
     run = start(server, prepare(str(PIPELINE), GIVEN))

@@ -1,5 +1,8 @@
 """Schedules: one of a name, replaced as a whole."""
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 import pytest
 from remote_runs import GIVEN, PIPELINE
 from servers import kfp
@@ -70,13 +73,13 @@ def test_a_new_one_takes_the_place_of_all_of_its_name(server: Server, remote: kf
     old = put(server)
     remote.store.schedules["twin"] = remote.store.schedules[old] | {"recurring_run_id": "twin"}
     second = put(server, trigger=read_trigger("", 3600))
-    assert [(schedule.name, schedule.schedule_id) for schedule in list_schedules(server, "nightly")] == [
-        ("nightly", second)
-    ]
+    assert [
+        (schedule.name, schedule.schedule_id) for schedule in list_schedules(server) if schedule.name == "nightly"
+    ] == [("nightly", second)]
     assert len(list_schedules(server)) == 2
 
 
-@pytest.mark.parametrize("fault", [faults.lose_answer, faults.cut])
+@pytest.mark.parametrize("fault", [faults.lose_answer, faults.cut, faults.deny_what_was_done])
 def test_a_lost_answer_leaves_one(server: Server, remote: kfp.Server, fault: faults.Fault) -> None:
     first = put(server)
     remote.fail("POST", "/recurringruns$", fault)
@@ -107,3 +110,37 @@ def test_it_is_disabled_enabled_and_deleted_by_name(server: Server) -> None:
 def test_its_runs_have_its_parameters(server: Server, remote: kfp.Server) -> None:
     run = remote.fire(put(server, epochs=3))
     assert run.to_json()["runtime_config"]["parameters"] == {**GIVEN, "epochs": 3}
+
+
+def test_somebody_else_s_recurring_run_of_the_name_is_left_alone(server: Server, remote: kfp.Server) -> None:
+    kept = put(server, "ours")
+    theirs = remote.store.schedules[kept] | {"recurring_run_id": "theirs", "display_name": "nightly"}
+    remote.store.schedules["theirs"] = {name: value for name, value in theirs.items() if name != "description"}
+    changes = [
+        lambda: put(server),
+        *(partial(change, server, "nightly") for change in (disable_schedule, delete_schedule)),
+    ]
+    for change in changes:
+        with pytest.raises(UserError, match="the name of a recurring run that was not made by kfp-finetune"):
+            change()
+    assert set(remote.store.schedules) == {kept, "theirs"}
+    assert [schedule.schedule_id for schedule in list_schedules(server)] == [kept]
+
+
+def test_of_several_that_are_set_at_once_one_stays(server: Server) -> None:
+    version = upload(server, PIPELINE)
+    with ThreadPoolExecutor(4) as pool:
+        for done in [
+            pool.submit(set_schedule, server, "nightly", NIGHTLY, version, GIVEN, experiment="nightly")
+            for _ in range(8)
+        ]:
+            done.result()
+    assert len(list_schedules(server)) == 1
+
+
+def test_a_disabled_one_stays_disabled_when_it_changes(server: Server) -> None:
+    put(server)
+    disable_schedule(server, "nightly")
+    put(server, epochs=2)
+    (schedule,) = list_schedules(server)
+    assert not schedule.enabled and schedule.arguments["epochs"] == 2

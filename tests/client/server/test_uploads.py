@@ -36,7 +36,7 @@ def test_the_same_content_is_uploaded_once_and_other_content_is_a_new_version(
     assert names(remote) == ["torchtune-finetune", version_name(changed)]
 
 
-@pytest.mark.parametrize("fault", [faults.lose_answer, faults.cut])
+@pytest.mark.parametrize("fault", [faults.lose_answer, faults.cut, faults.deny_what_was_done])
 def test_an_answer_that_is_lost_leads_to_no_second_version(
     server: Server, remote: kfp.Server, changed: Path, fault: faults.Fault
 ) -> None:

@@ -54,6 +54,12 @@ def lose_answer(handler: BaseHTTPRequestHandler, handle: Callable[[], Reply]) ->
     handler.close_connection = True
 
 
+def deny_what_was_done(handler: BaseHTTPRequestHandler, handle: Callable[[], Reply]) -> None:
+    """Handles the request and says 503, as a proxy does that lost the server before its answer."""
+    handle()
+    status(503, message="upstream connect error or disconnect/reset before headers")(handler, handle)
+
+
 def cut(handler: BaseHTTPRequestHandler, handle: Callable[[], Reply]) -> None:
     """Handles the request and closes the connection after half of the answer's body."""
     reply = handle()

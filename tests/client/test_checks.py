@@ -1,0 +1,203 @@
+"""What is wrong with a run's values, told before anything is sent."""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kfp_finetune.client.checks import KINDS, check_local, check_remote
+from kfp_finetune.client.parameters import read_parameters
+from kfp_finetune.errors import Problem
+
+PIPELINE = Path(__file__).parents[2] / "pipelines" / "torchtune_finetune" / "pipeline.yaml"
+TWO_NODES = {"launcher": "trainjob", "num_nodes": 2}
+DIGEST = "sha256:" + "0a" * 32
+TOKEN = "hf_" + "aB3" * 12
+
+ANYWHERE: list[tuple[Mapping[str, Any], str, str]] = [
+    ({"dataset": "xxx://a"}, "dataset", "'xxx://a'"),
+    ({"dataset": "https://huggingface.co/datasets/org/rows"}, "dataset", "https"),
+    ({"dataset": "   "}, "dataset", "'   '"),
+    ({"model": "s3://"}, "model", "'s3://'"),
+    ({"model": "hf://a/b c"}, "model", "hf://a/b c"),
+    ({"dataset": "hf://models/org/name"}, "dataset", "hf://models/org/name"),
+    ({"dataset": "s3://key:hidden@bucket/rows"}, "dataset", "s3://bucket/rows with a secret"),
+    ({"dataset": "https://me:hidden@example.com/rows"}, "dataset", "https://example.com/rows with a secret"),
+    ({"dataset": "s3://bucket/rows?X-Amz-Signature=hidden"}, "dataset", "s3://bucket/rows with a secret"),
+    ({"model": f"hf://{TOKEN}@org/name"}, "model", "hf://***@org/name with a secret"),
+    ({"dataset": "/data", "dataset_config": "en"}, "dataset_config", "'en' for /data"),
+    ({"keep_runs": -1}, "keep_runs", "-1"),
+    ({"name": "a/b"}, "name", "'a/b'"),
+    ({"start_from": "newest"}, "start_from", "'newest'"),
+    ({"num_nodes": 2}, "num_nodes", "2, with launcher process"),
+    ({"advanced": {"enable_activation_offloading": True}}, "enable_activation_offloading", "true"),
+    ({"advanced": {"fsdp_cpu_offload": True}, "method": "qlora"}, "fsdp_cpu_offload", "true"),
+    ({"advanced": {"metric_loggers": {"wandb": {"api_key": "hidden"}}}}, "metric_loggers.wandb.api_key", "a secret"),
+    ({"advanced": {"metric_loggers": {"comet": {}}}}, "metric_loggers", "'comet'"),
+    ({"overrides": {"x": 1}}, "overrides", "'x'"),
+    ({"overrides": {"epochs": 3}}, "overrides", "'epochs'"),
+    ({"overrides": {"shuffle": "yes"}}, "overrides.shuffle", "'yes'"),
+    ({"overrides": {"optimizer": 5}}, "overrides.optimizer", "5"),
+    ({"overrides": {"loss._component_": "os.system"}}, "overrides.loss._component_", "'os.system'"),
+    ({"overrides": {"optimizer_in_bwd": True}}, "overrides.optimizer_in_bwd", "true"),
+]
+REMOTE: list[tuple[Mapping[str, Any], str, str]] = [
+    ({"model": "foo/bar/baz"}, "model", "'foo/bar/baz', a relative path"),
+    ({"dataset": "rows.jsonl"}, "dataset", "'rows.jsonl', a relative path"),
+    ({"dataset": "./rows"}, "dataset", "'./rows', a relative path"),
+    ({"dataset": "file://rows/*.csv"}, "dataset", "'file://rows/*.csv', a relative path"),
+    ({"dataset": "org/name@main", "dataset_config": "en", "model": "~/model"}, "model", "'~/model', a relative path"),
+    ({"workspace": ""}, "workspace", "''"),
+    ({"workspace": "data"}, "workspace", "'data'"),
+    ({"workspace": "/data"}, "workspace", "'/data'"),
+    ({"workspace": "/data", "launcher": "trainjob"}, "workspace", "'/data'"),
+    ({"access_mode": "RWX"}, "access_mode", "'RWX'"),
+    ({"volume_size": "100"}, "volume_size", "'100'"),
+    ({"storage_class": "Fast"}, "storage_class", "'Fast'"),
+    ({"storage_class": "Fast", "create_volume": False, "prepare_volume": True}, "storage_class", "'Fast'"),
+    ({"volume": ""}, "volume", "''"),
+    ({"volume": "Bad_Name"}, "volume", "'Bad_Name'"),
+    ({"volume": "Bad_Name", "create_volume": False}, "volume", "'Bad_Name'"),
+    ({"hf_secret": ""}, "hf_secret", "''"),
+    ({"hf_secret": "A_B"}, "hf_secret", "'A_B'"),
+    ({"s3_secret": "a..b"}, "s3_secret", "'a..b'"),
+    ({"s3_secret": "a" * 254}, "s3_secret", "'aaa"),
+    ({"runtime": ""}, "runtime", "''"),
+    ({"runtime": "torch distributed"}, "runtime", "'torch distributed'"),
+    ({"train_image": ""}, "train_image", "''"),
+    ({"train_image": "a b"}, "train_image", "'a b'"),
+    ({"train_image": "registry.example.com/Team/name"}, "train_image", "Team"),
+    ({"train_image": "name:"}, "train_image", "'name:'"),
+    (TWO_NODES, "access_mode", "ReadWriteOnce, with 2 nodes"),
+    ({**TWO_NODES, "access_mode": "ReadWriteOncePod"}, "access_mode", "ReadWriteOncePod, with 2 nodes"),
+    ({"trainjob": {"cpus": 1}}, "trainjob.cpus", "1"),
+]
+RIGHT: list[Mapping[str, Any]] = [
+    {},
+    {"model": "", "dataset": ""},  # `given.py` says that nothing was given
+    {"model": "gpt2", "dataset": "org/rows@refs/convert/parquet"},
+    {"model": "/workspace/in/base", "dataset": "/workspace/in/*.jsonl"},
+    {"model": "file:///workspace/in/hf_a_model_that_was_tuned_already", "dataset": "s3://bucket/part-?.parquet"},
+    {"dataset": "hf://org/rows", "dataset_config": "en"},
+    {"keep_runs": 0, "workspace": "/workspace", "volume": "a-1", "volume_size": "1.5Ti"},
+    {"access_mode": "RWX", "volume_size": "", "storage_class": "Fast", "create_volume": False},
+    {"hf_secret": "hub.example.com", "s3_secret": "s3-1", "runtime": "torch-distributed"},
+    {"train_image": "localhost:5000/team/a__b.c-d:v1_2"},
+    {"train_image": f"ghcr.io/kfp-finetune/kfp-finetune-train:0.1.0@{DIGEST}"},
+    {**TWO_NODES, "access_mode": "ReadWriteMany"},
+    {**TWO_NODES, "create_volume": False},
+    {"advanced": {"enable_activation_offloading": True, "enable_activation_checkpointing": True}},
+    {
+        "overrides": {
+            "optimizer.betas": [0.9, 0.95],
+            "shuffle": True,
+            "loss": {"_component_": "torch.nn.CrossEntropyLoss"},
+        }
+    },
+]
+
+
+def found(problems: list[Problem]) -> list[str]:
+    return [problem.what for problem in problems]
+
+
+@pytest.mark.parametrize(("values", "what", "given"), [*ANYWHERE, *REMOTE])
+def test_what_a_step_on_a_server_would_refuse_is_one_problem(values: Mapping[str, Any], what: str, given: str) -> None:
+    problems = check_remote(values)
+    assert found(problems) == [what]
+    assert problems[0].given.startswith(given) or given in problems[0].given
+    assert "hidden" not in str(problems[0]) and TOKEN not in str(problems[0])
+
+
+@pytest.mark.parametrize(("values", "what", "given"), ANYWHERE)
+def test_what_a_step_on_this_machine_would_refuse_is_one_problem(
+    values: Mapping[str, Any], what: str, given: str
+) -> None:
+    problems = check_local(values)
+    assert found(problems) == [what] and given in problems[0].given
+
+
+@pytest.mark.parametrize("values", RIGHT)
+def test_what_the_steps_take_is_no_problem(values: Mapping[str, Any]) -> None:
+    assert check_remote(values) == []
+
+
+@pytest.mark.parametrize("values", [values for values, _, _ in REMOTE if not values.keys() & {"workspace", "launcher"}])
+def test_what_only_a_server_needs_is_no_problem_of_this_machine(values: Mapping[str, Any]) -> None:
+    assert check_local(values) == []
+
+
+def test_a_workspace_of_this_machine_may_lie_anywhere() -> None:
+    assert check_local({"workspace": "/data"}) == []
+    assert found(check_local({"workspace": "data"})) == ["workspace"]
+    assert found(check_local({"workspace": "data", "launcher": "trainjob"})) == ["workspace"]
+
+
+def test_all_problems_are_told_and_each_value_once() -> None:
+    wrong: dict[str, Any] = {
+        "epochs": 0,
+        "num_nodes": 2,
+        "name": "a/b",
+        "model": "a/b/c",
+        "dataset": "xxx://a",
+        "trainjob": {"cpus": 1},
+        "workspace": "",
+        "volume": "",
+        "volume_size": "100",
+        "access_mode": "RWX",
+        "storage_class": "Fast",
+        "hf_secret": "A_B",
+        "s3_secret": "",
+        "runtime": "",
+        "train_image": "a b",
+    }
+    assert sorted(found(check_remote(wrong))) == sorted(wrong.keys() - {"trainjob"} | {"trainjob.cpus"})
+
+
+def test_a_wrong_setting_does_not_hide_the_others() -> None:
+    values = {"epochs": 0, "advanced": {"enable_activation_offloading": True}, "overrides": {"x": 1}}
+    assert found(check_remote(values)) == ["epochs", "enable_activation_offloading", "overrides"]
+
+
+def test_what_lies_here_says_nothing_about_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert check_remote({"model": "org/name"}) == check_local({"model": "org/name"}) == []
+
+
+def test_trackers_are_looked_for_where_trainings_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    values = {"advanced": {"metric_loggers": {"mlflow": {}}}}
+    assert check_remote(values) == []
+    assert found(check_local(values))[0] == "metric_loggers.mlflow"
+
+
+def test_parameters_of_another_pipeline_may_be_of_other_types() -> None:
+    other: tuple[int, ...] = (1, 2)
+    assert check_remote(dict.fromkeys(KINDS.keys() - {"num_nodes"}, other)) == []
+
+
+def test_the_kinds_are_those_of_the_pipeline() -> None:
+    types = {"STRING": str, "NUMBER_INTEGER": int, "BOOLEAN": bool}
+    parameters = read_parameters(PIPELINE)
+    assert {name: types[parameters[name].type] for name in KINDS} == KINDS
+
+
+def test_the_defaults_of_the_pipeline_are_right() -> None:
+    parameters = [parameter for parameter in read_parameters(PIPELINE).values() if not parameter.required]
+    whole = {parameter.name: int(parameter.default) for parameter in parameters if parameter.type == "NUMBER_INTEGER"}
+    assert check_remote({parameter.name: parameter.default for parameter in parameters} | whole) == []
+
+
+def test_checking_needs_neither_torch_nor_datasets() -> None:
+    values = {**RIGHT[-1], "advanced": {"metric_loggers": {}}, "volume": "a", "model": "gpt2", "dataset": "org/rows"}
+    code = (
+        "import sys\nfrom kfp_finetune.client.checks import check_remote\n"
+        f"assert not check_remote({values!r})\n"
+        "print({'torch', 'datasets', 'transformers', 'boto3'} & sys.modules.keys() or 'none')"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "none"
