@@ -85,6 +85,7 @@ class View:
         pods: By name; those that are gone as they last were.
         pods_known: Whether they have been listed.
         failed_at: Monotonic time at which the first pod was seen to have ended badly; 0 if none has.
+        taken_at: When a queue last took the pods away, RFC 3339: older ones may go for a while yet, and do not count.
     """
 
     job: Job | None = None
@@ -92,6 +93,7 @@ class View:
     pods: Mapping[str, Pod] = field(default_factory=dict)
     pods_known: bool = False
     failed_at: float = 0.0
+    taken_at: str = ""
 
     @property
     def ends(self) -> list[Ended]:
@@ -110,7 +112,7 @@ def updated(view: View, event: Listed | Changed, uid: str, since: str = "") -> V
     """
     if event.kind == "pod":
         told = event.objects if isinstance(event, Listed) else {event.name: event.object}
-        now = {name: pod for name, pod in told.items() if pod["metadata"].get("creationTimestamp", since) >= since}
+        now = _made_since(max(since, view.taken_at), told)
         if isinstance(event, Changed) and not now:
             return view
         missing = [name for name in view.pods if name not in now] if isinstance(event, Listed) else []
@@ -121,14 +123,25 @@ def updated(view: View, event: Listed | Changed, uid: str, since: str = "") -> V
         return replace(view, failed_at=view.failed_at or (time.monotonic() if view.ends else 0.0))
     if isinstance(event, Listed):
         job = next((job for job in event.objects.values() if job["metadata"]["uid"] == uid), None)
-        return replace(view, job=job or view.job, deleted=view.deleted or job is None)
+        return _with_job(view, job) if job else replace(view, deleted=True)
     if event.object["metadata"]["uid"] != uid:
         return view
     going = event.gone or "deletionTimestamp" in event.object["metadata"]
-    if condition(event.object, "Suspended"):
-        # A queue took the pods away, to give them back later.
-        view = replace(view, pods={}, failed_at=0.0)
-    return replace(view, job=event.object, deleted=view.deleted or going)
+    return replace(_with_job(view, event.object), deleted=view.deleted or going)
+
+
+def _with_job(view: View, job: Job) -> View:
+    """The view with the job as it is now; a queue that takes its pods away means to give them back later."""
+    view = replace(view, job=job)
+    suspended = condition(job, "Suspended")
+    if suspended is None:
+        return view
+    taken_at = suspended.get("lastTransitionTime", view.taken_at)
+    return replace(view, pods=_made_since(taken_at, view.pods), failed_at=0.0, taken_at=taken_at)
+
+
+def _made_since(time: str, pods: Mapping[str, Pod]) -> Mapping[str, Pod]:
+    return {name: pod for name, pod in pods.items() if pod["metadata"].get("creationTimestamp", time) >= time}
 
 
 def _deleted(pod: Pod) -> Pod:

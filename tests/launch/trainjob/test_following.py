@@ -80,6 +80,28 @@ def test_a_job_that_is_complete_or_failed_is_over_at_once() -> None:
     assert not is_over(after(listed(job(condition="Suspended"), kind="job")))
 
 
+def made_at(time: str, index: int = 0) -> dict[str, Any]:
+    made = pod(index)
+    return {**made, "metadata": {**made["metadata"], "name": f"pod-of-{time}", "creationTimestamp": time}}
+
+
+def test_pods_that_a_queue_took_away_do_not_count_however_late_they_go() -> None:
+    before, behind = made_at("2026-01-01T00:00:00Z"), made_at("2026-01-01T00:00:30Z")
+    suspended = job(condition="Suspended")
+    suspended["status"]["conditions"][0]["lastTransitionTime"] = "2026-01-01T00:00:20Z"
+    view = after(
+        listed(job(), kind="job"),
+        listed(before),
+        changed(suspended, "job"),
+        changed(job(), "job"),
+        changed(behind),
+        changed(before, gone=True),
+    )
+    assert list(view.pods) == [behind["metadata"]["name"]] and not view.ends and not view.failed_at
+    view = updated(view, changed(behind, gone=True), UID)
+    assert [end.cause for end in view.ends] == ["it was deleted"]
+
+
 def test_a_condition_that_is_not_true_does_not_count() -> None:
     failed = job(condition="Failed")
     failed["status"]["conditions"][0]["status"] = "False"
