@@ -1,0 +1,1 @@
+"""Fine-tunes models of transformers for their tasks."""

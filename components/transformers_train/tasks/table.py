@@ -1,0 +1,25 @@
+"""The transformer types."""
+
+from collections.abc import Mapping
+
+from kfp_finetune.components.transformers_train.tasks import (
+    causal_lm,
+    image_classification,
+    masked_lm,
+    question_answering,
+    sequence_classification,
+    token_classification,
+)
+from kfp_finetune.components.transformers_train.tasks.task import Task
+
+MODULES = (
+    sequence_classification,
+    token_classification,
+    question_answering,
+    causal_lm,
+    masked_lm,
+    image_classification,
+)
+
+TASKS: Mapping[str, Task] = {module.TASK.name: module.TASK for module in MODULES}
+"""What is peculiar to each transformer type, by its name."""
