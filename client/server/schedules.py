@@ -37,7 +37,7 @@ class Trigger:
     interval_seconds: int = 0
 
     def __str__(self) -> str:
-        return f"cron {self.cron!r} in {TIME_ZONE}" if self.cron else f"every {self.interval_seconds:,} seconds"
+        return f"cron {self.cron!r} (seconds first) in {TIME_ZONE}" if self.cron else f"every {self.interval_seconds:,} seconds"
 
 
 @dataclass(frozen=True)

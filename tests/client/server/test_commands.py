@@ -138,7 +138,7 @@ def test_a_run_is_stopped(remote: kfp.Server) -> None:
 
 def test_a_schedule_is_made_shown_changed_and_deleted(remote: kfp.Server) -> None:
     result = run("schedule", "set", "nightly", *SET, "--cron", "0 3 * * *", "--set", "start_from=latest")
-    assert "schedule nightly, cron '0 0 3 * * *' in the server's time zone (UTC unless" in result.stdout
+    assert "schedule nightly, cron '0 0 3 * * *' (seconds first) in the server's time zone (UTC unless" in result.stdout
     assert "nightly" in run("schedule", "list").stdout
     (shown,) = answer("schedule", "list")
     assert shown["arguments"]["name"] == "nightly" and shown["arguments"]["start_from"] == "latest"
