@@ -37,7 +37,9 @@ class Trigger:
     interval_seconds: int = 0
 
     def __str__(self) -> str:
-        return f"cron {self.cron!r} (seconds first) in {TIME_ZONE}" if self.cron else f"every {self.interval_seconds:,} seconds"
+        if self.cron:
+            return f"cron {self.cron!r} (seconds first) in {TIME_ZONE}"
+        return f"every {self.interval_seconds:,} seconds"
 
 
 @dataclass(frozen=True)
