@@ -2,10 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kfp_finetune.lines import MOST_COLUMNS
 from kfp_finetune.readers import ROWS_IN_BATCH
+
+if TYPE_CHECKING:
+    import datasets
+
+MOST_ROWS_AT_ONCE = 1000
 
 BATCH_BYTES = 16 * 2**20
 """Of rows that are large, fewer are read at once."""
@@ -68,6 +73,17 @@ def _checked(batch: Any) -> Any:
 def _rows_at_once(rows: int, size: int) -> int:
     """How many of so many rows, of so many bytes together, are a batch."""
     return max(1, min(ROWS_IN_BATCH, BATCH_BYTES * rows // max(size, 1)))
+
+
+def rows_at_once(rows: "datasets.Dataset") -> int:
+    """How many rows are taken into memory together: fewer where they are large.
+
+    Args:
+        rows: What is read.
+    """
+    batches = [batch for batch in rows.data.to_batches() if batch.num_rows]
+    largest = max((batch.nbytes / batch.num_rows for batch in batches), default=0)
+    return max(1, min(MOST_ROWS_AT_ONCE, int(BATCH_BYTES / max(largest, 1))))
 
 
 def _written_batches(source: Any) -> Iterator[Any]:

@@ -14,9 +14,7 @@ from kfp_finetune.components.torchtune_train.conversations import Shape, convers
 from kfp_finetune.components.torchtune_train.parts import Part
 from kfp_finetune.components.torchtune_train.settings import DataSettings
 from kfp_finetune.errors import refuse
-from kfp_finetune.tables import BATCH_BYTES
-
-MOST_ROWS_AT_ONCE = 1000
+from kfp_finetune.tables import rows_at_once
 
 IDS = datasets.List(datasets.Value("int32"))
 
@@ -88,7 +86,7 @@ def tokenize(
     kept = used.map(
         encode_batch,
         batched=True,
-        batch_size=_rows_at_once(used),
+        batch_size=rows_at_once(used),
         with_indices=True,
         remove_columns=used.column_names,
         features=datasets.Features({"tokens": IDS, "labels": IDS}),
@@ -99,13 +97,6 @@ def tokenize(
     cut = [length - max_seq_len for length in lengths if length > max_seq_len]
     dropped = len(lengths) - found["rows"]
     return TokenCounts(**found, cut_rows=len(cut), lost_tokens=sum(cut), dropped_rows=dropped), lengths
-
-
-def _rows_at_once(rows: datasets.Dataset) -> int:
-    """How many rows are in memory: fewer where they are large."""
-    batches = [batch for batch in rows.data.to_batches() if batch.num_rows]
-    largest = max((batch.nbytes / batch.num_rows for batch in batches), default=0)
-    return max(1, min(MOST_ROWS_AT_ONCE, int(BATCH_BYTES / max(largest, 1))))
 
 
 def _check(found: Mapping[str, int], lengths: list[int], split: str, data: DataSettings, max_seq_len: int) -> None:

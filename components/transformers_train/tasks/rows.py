@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 from kfp_finetune.components.transformers_train.tasks.columns import quote, undecoded
 from kfp_finetune.components.transformers_train.tasks.task import Part
 from kfp_finetune.errors import UserError, refuse
-from kfp_finetune.tables import BATCH_BYTES
+from kfp_finetune.tables import rows_at_once
 
 if TYPE_CHECKING:
     import datasets
 
-MOST_ROWS_AT_ONCE = 1000
 IGNORED = -100
 """Label of what the loss leaves out; torch's cross entropy ignores it by default."""
 
@@ -51,7 +50,7 @@ def map_rows(
     made = used.map(
         lambda batch, indices: dict(encode(batch, [part.place(index) for index in indices])),
         batched=True,
-        batch_size=_rows_at_once(used),
+        batch_size=rows_at_once(used),
         with_indices=True,
         remove_columns=used.column_names,
         features=datasets.Features(dict(features)),
@@ -65,12 +64,6 @@ def map_rows(
             "Choose other rows or columns.",
         )
     return made
-
-
-def _rows_at_once(rows: "datasets.Dataset") -> int:
-    batches = [batch for batch in rows.data.to_batches() if batch.num_rows]
-    largest = max((batch.nbytes / batch.num_rows for batch in batches), default=0)
-    return max(1, min(MOST_ROWS_AT_ONCE, int(BATCH_BYTES / max(largest, 1))))
 
 
 def texts(batch: Batch, column: str, places: Sequence[str]) -> list[str]:

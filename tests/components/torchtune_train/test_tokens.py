@@ -294,7 +294,7 @@ def test_of_large_rows_fewer_are_in_memory_at_once(tmp_path: Path, model: Path, 
         return encode_texts(tokenizer, given)
 
     monkeypatch.setattr("kfp_finetune.components.torchtune_train.tokens.encode_texts", encode_some)
-    monkeypatch.setattr("kfp_finetune.components.torchtune_train.tokens.BATCH_BYTES", 1100)
+    monkeypatch.setattr("kfp_finetune.tables.BATCH_BYTES", 1100)
     assert tokens_of(tmp_path / "data", model, tmp_path / "tokens")[0].rows == 100
     assert seen == [10] * 10
 
