@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.measure import Figure, Run, in_turns, ratios, run, seconds_of
 from kfp_finetune.components.initialize_model.model import initialize_model
-from kfp_finetune.components.torchtune_train.plan import Plan
+from kfp_finetune.training.plan import Plan
 from kfp_finetune.workspace import Workspace
 
 SHARD = "1GB"
@@ -19,7 +19,7 @@ START = """
 import sys
 from transformers import LlamaForCausalLM
 from kfp_finetune.components.export_model.export import export
-from kfp_finetune.components.torchtune_train.plan import Plan
+from kfp_finetune.training.plan import Plan
 """
 EXPORT = START + 'export(Plan.from_json(open(sys.argv[1]).read()), "bench", sys.argv[2])'
 

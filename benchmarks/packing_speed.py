@@ -9,10 +9,10 @@ from kfp_finetune.client.demo.docstrings import write_dataset
 from kfp_finetune.client.demo.tiny_model import Shape, reference_texts, write_base_model
 from kfp_finetune.components.initialize_dataset.dataset import initialize_dataset
 from kfp_finetune.components.initialize_model.model import initialize_model
-from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.components.torchtune_train.planning import make_plan
-from kfp_finetune.components.torchtune_train.result import read_result
 from kfp_finetune.components.torchtune_train.train import train
+from kfp_finetune.training.plan import Plan
+from kfp_finetune.training.result import read_result
 
 ROUNDS = 3
 SHAPE = Shape(hidden_size=256, intermediate_size=704, layers=4, heads=8, key_value_heads=4)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.measure import Figure, Run, in_turns, ratios, run, seconds_of, start_over
 from kfp_finetune.client.demo.__main__ import PIPELINE, choose_dataset, choose_model
-from kfp_finetune.components.torchtune_train.plan import PLAN_NAME, Plan
+from kfp_finetune.training.plan import PLAN_NAME, Plan
 
 ROUNDS = 2
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from kfp_finetune.components.initialize_model.start import STARTS
-from kfp_finetune.components.torchtune_train.launcher import check_place
 from kfp_finetune.components.torchtune_train.settings import TrainSettings, check_values, unfold_advanced
 from kfp_finetune.errors import Problem, UserError
 from kfp_finetune.launch.trainjob.settings import read_job_settings
@@ -17,6 +16,7 @@ from kfp_finetune.sources.local import LocalSource
 from kfp_finetune.sources.patterns import Patterns
 from kfp_finetune.sources.redaction import TOKEN, redact
 from kfp_finetune.sources.source import open_source
+from kfp_finetune.training.launcher import check_place
 from kfp_finetune.workspace import MOUNT_PATH, check_series_name
 
 SOURCES = ("model", "dataset")

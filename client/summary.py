@@ -4,9 +4,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from kfp_finetune.components.torchtune_train.plan import PLAN_NAME, Plan
-from kfp_finetune.components.torchtune_train.result import read_result
 from kfp_finetune.manifests import read_manifest
+from kfp_finetune.training.plan import PLAN_NAME, Plan
+from kfp_finetune.training.result import read_result
 from kfp_finetune.workspace import REPORT_NAME, Workspace
 
 

@@ -1,8 +1,9 @@
 """Reads what a user set into a typed dataclass, all of its faults in words at once."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any, TypeVar, cast
 
 from pydantic import ConfigDict, ValidationError
@@ -44,3 +45,34 @@ def _problem(details: Mapping[str, Any], prefix: str) -> Problem:
     name = prefix + ".".join(str(part) for part in details["loc"])
     allowed = re.sub(r"^(Input should be|Value error,|String should match pattern) ?", "", details["msg"])
     return Problem(name, repr(details["input"]), allowed, f"Correct {name} and run again.")
+
+
+def unfold_advanced(
+    values: Mapping[str, Any], known: Collection[str], own: Collection[str], otherwise: str
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Takes what is in the parameter `advanced` out of it.
+
+    Args:
+        values: The user's values by name; those of `advanced` are settings too.
+        known: Settings that belong there.
+        own: Settings that have a parameter of their own.
+        otherwise: What to do with a name that is neither.
+
+    Returns:
+        All values by name, and a problem for each of `advanced` that does not belong there.
+    """
+    others = {name: value for name, value in values.items() if name != "advanced"}
+    advanced = values.get("advanced", {})
+    if not isinstance(advanced, Mapping):
+        allowed = f"an object with keys of {', '.join(sorted(known))}"
+        return others, [Problem("advanced", repr(advanced), allowed, "Correct it.")]
+    problems = []
+    for name in advanced:
+        if name in own:
+            mend = f"Set the parameter {name} itself."
+            problems.append(Problem(f"advanced.{name}", repr(advanced[name]), "settings without a parameter", mend))
+        elif name not in known:
+            near = get_close_matches(str(name), known, n=1)
+            mend = f"Did you mean {near[0]}?" if near else otherwise
+            problems.append(Problem("advanced", repr(name), ", ".join(sorted(known)), mend))
+    return {**{name: advanced[name] for name in sorted(known) if name in advanced}, **others}, problems

@@ -8,8 +8,9 @@ import tiny
 
 from kfp_finetune.components.initialize_dataset.dataset import initialize_dataset
 from kfp_finetune.components.initialize_model.model import initialize_model
-from kfp_finetune.components.torchtune_train.planning import Outcome, make_plan
+from kfp_finetune.components.torchtune_train.planning import make_plan
 from kfp_finetune.manifests import Manifest
+from kfp_finetune.training.planning import Outcome
 
 SETTINGS = {"dtype": "fp32", "max_seq_len": 128, "batch_size": 4, "learning_rate": 5e-3}
 

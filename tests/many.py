@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.components.torchtune_train.worker import ready_config, train
+from kfp_finetune.training.plan import Plan
 
 
 def train_each(trainings: Sequence[Path], procs: int) -> Mapping[Path, str]:

@@ -30,7 +30,7 @@ def evaluate_model(
     with clear_errors():
         from kfp_finetune.components.evaluate_model.evaluate import evaluate
         from kfp_finetune.components.evaluate_model.record import record_evaluation
-        from kfp_finetune.components.torchtune_train.record import recall_plan
+        from kfp_finetune.training.record import recall_plan
 
         plan = recall_plan(training_plan)
         return record_evaluation(plan, evaluate(plan, workspace), metrics, report, workspace)

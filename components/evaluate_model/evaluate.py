@@ -12,12 +12,12 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from kfp_finetune.chat import IGNORED, load_tokenizer
-from kfp_finetune.components.torchtune_train.epochs import check_finished, choose_epoch, whole_epochs
-from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.metrics import read_metrics
 from kfp_finetune.progress import progress_printer
 from kfp_finetune.publishing import write_atomically
 from kfp_finetune.reports.evaluation import evaluation_report
+from kfp_finetune.training.epochs import check_finished, choose_epoch, whole_epochs
+from kfp_finetune.training.plan import Plan
 from kfp_finetune.workspace import REPORT_NAME, open_workspace
 
 RESULT_NAME = "evaluation.json"

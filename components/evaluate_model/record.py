@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfp_finetune.components.evaluate_model.evaluate import Evaluation
-from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.results import REPORT, print_result
+from kfp_finetune.training.plan import Plan
 from kfp_finetune.workspace import REPORT_NAME
 
 if TYPE_CHECKING:

@@ -27,6 +27,6 @@ def export_model(
     with clear_errors():
         from kfp_finetune.components.export_model.export import export
         from kfp_finetune.components.export_model.record import record_export
-        from kfp_finetune.components.torchtune_train.record import recall_plan
+        from kfp_finetune.training.record import recall_plan
 
         record_export(export(recall_plan(training_plan), name, workspace, keep_runs), model)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from kfp_finetune.components.export_model.split import write_adapter, write_merged
 from kfp_finetune.components.export_model.verify import verify
-from kfp_finetune.components.torchtune_train.epochs import check_finished, chosen_epoch, newest_epoch
-from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.errors import refuse
 from kfp_finetune.manifests import MANIFEST_NAME, Manifest, describe_files, is_intact, read_manifest
 from kfp_finetune.publishing import exclusive, publishing
 from kfp_finetune.series import MERGED_FOLDER, note_use, prune_series
 from kfp_finetune.sources.hub_address import repository_name
+from kfp_finetune.training.epochs import check_finished, chosen_epoch, newest_epoch
+from kfp_finetune.training.plan import Plan
 from kfp_finetune.workspace import REPORT_NAME, Workspace, open_workspace, point_latest
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from kfp_finetune.chat import DEFAULT_CHAT_TEMPLATE
-from kfp_finetune.components.torchtune_train.epochs import ADAPTER_FOLDER, RECIPE_STATE_NAME
+from kfp_finetune.training.epochs import ADAPTER_FOLDER, RECIPE_STATE_NAME
 from kfp_finetune.workspace import INDEX_NAME
 
 DTYPE_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}

@@ -23,7 +23,8 @@ from kfp_finetune.components.torchtune_train.tensor_parallel import check_tensor
 from kfp_finetune.errors import Problem, UserError
 from kfp_finetune.manifests import Manifest
 from kfp_finetune.settings import read_settings
-from kfp_finetune.workspace import Workspace, check_series_name, content_key
+from kfp_finetune.training import request as training
+from kfp_finetune.workspace import Workspace, check_series_name
 
 FORMAT = 2
 """Raised by hand when the same settings would train differently than before; part of every training's key."""
@@ -33,51 +34,23 @@ LONGEST_BY_DEFAULT = 2048
 
 
 @dataclass(frozen=True)
-class Request:
-    """A training that was asked for and has no fault but, perhaps, in its rows.
+class Request(training.Request):
+    """A training with torchtune.
 
     Args:
-        dataset: Of the published dataset.
-        model: Of the published model.
         data: How rows become conversations.
         train: How the model is trained.
         architecture: The model's.
     """
 
-    dataset: Manifest
-    model: Manifest
     data: DataSettings
     train: TrainSettings
     architecture: Architecture
 
     @property
-    def key(self) -> str:
-        """The training's name, made from all that shapes its result."""
-        return content_key({**self._parts, "model": self.model.key})
-
-    @property
-    def work(self) -> str:
-        """The same without the model: equal for a training that does the same to another one's result."""
-        return content_key(self._parts)
-
-    @property
-    def origin(self) -> str:
-        """Address of the model that the series began with; empty if the model came without one."""
-        return str(self.model.facts.get("origin", ""))
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether the series is to go on from its newest export."""
-        return self.model.facts.get("start_from") == "latest"
-
-    @property
-    def _parts(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "dataset": self.dataset.key,
-            "data": asdict(self.data),
-            "train": self.train.shaping(),
-        }
+    def shaping(self) -> Mapping[str, Any]:
+        """Every setting that shapes the result, and the number of the format in which they are read."""
+        return {"format": FORMAT, "data": asdict(self.data), "train": self.train.shaping()}
 
 
 def check_request(

@@ -9,15 +9,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torchtune.training import MODEL_KEY, FullModelHFCheckpointer, ModelType
 
-from kfp_finetune.components.torchtune_train.epochs import (
+from kfp_finetune.components.torchtune_train.families import complete, keeps_pairs, rotary_heads
+from kfp_finetune.manifests import MANIFEST_NAME
+from kfp_finetune.publishing import publishing
+from kfp_finetune.training.epochs import (
     ADAPTER_FOLDER,
     RECIPE_STATE_NAME,
     drop_surplus,
     whole_epochs,
 )
-from kfp_finetune.components.torchtune_train.families import complete, keeps_pairs, rotary_heads
-from kfp_finetune.manifests import MANIFEST_NAME
-from kfp_finetune.publishing import publishing
 
 
 class EpochCheckpointer(FullModelHFCheckpointer):

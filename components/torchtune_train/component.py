@@ -86,9 +86,9 @@ def plan(
     )  # fmt: skip
     with clear_errors():
         from kfp_finetune.artifacts import recall_manifest
-        from kfp_finetune.components.torchtune_train.launcher import check_launcher
         from kfp_finetune.components.torchtune_train.planning import make_plan
-        from kfp_finetune.components.torchtune_train.record import record_plan
+        from kfp_finetune.training.launcher import check_launcher
+        from kfp_finetune.training.record import record_plan
 
         problems = check_launcher(launcher, runtime, volume, num_nodes, trainjob, workspace)
         data, base = recall_manifest(dataset), recall_manifest(model)
@@ -119,8 +119,8 @@ def torchtune_train(
     from kfp_finetune.errors import clear_errors
 
     with clear_errors():
-        from kfp_finetune.components.torchtune_train.record import recall_plan, record_training
         from kfp_finetune.components.torchtune_train.train import train
+        from kfp_finetune.training.record import recall_plan, record_training
 
         plan = recall_plan(training_plan)
         return record_training(plan, train(plan, workspace), metrics, report, summary, workspace)
@@ -180,10 +180,11 @@ def torchtune_trainjob(
     from kfp_finetune.errors import clear_errors
 
     with clear_errors():
-        from kfp_finetune.components.torchtune_train.cluster import Outcome, read_request, train_on_cluster
-        from kfp_finetune.components.torchtune_train.record import recall_plan, recall_summary, record_outcome
+        from kfp_finetune.components.torchtune_train.train import WORKER
+        from kfp_finetune.training.cluster import Outcome, read_request, train_on_cluster
+        from kfp_finetune.training.record import recall_plan, recall_summary, record_outcome
 
         plan, finished = recall_plan(training_plan), recall_summary(training_plan)
         request = read_request(runtime, image, volume, accelerator, trainjob, task_config)
-        outcome = Outcome(finished) if finished else train_on_cluster(plan, request, run)
+        outcome = Outcome(finished) if finished else train_on_cluster(plan, WORKER, request, run)
         return record_outcome(plan, outcome, metrics, report, summary)

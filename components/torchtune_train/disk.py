@@ -1,12 +1,9 @@
 """Whether the volume has room for what a training writes."""
 
-import shutil
-
-from kfp_finetune.components.torchtune_train.epochs import whole_epochs
 from kfp_finetune.components.torchtune_train.families import Architecture, matrix_shapes
 from kfp_finetune.components.torchtune_train.settings import TrainSettings
 from kfp_finetune.errors import Problem
-from kfp_finetune.manifests import files_below
+from kfp_finetune.training.disk import check_room
 from kfp_finetune.workspace import Workspace
 
 BYTES = {"bf16": 2, "fp32": 4}
@@ -25,21 +22,9 @@ def check_disk(
         architecture: The model's.
         parameters: Numbers in the model's files.
     """
-    there = [*whole_epochs(workspace.training(key)).values(), workspace.export(key)]
-    written = sum(path.stat().st_size for directory in there if directory.exists() for path in files_below(directory))
-    needed = max(0, bytes_to_write(train, architecture, parameters) - written)
-    free = shutil.disk_usage(workspace.root).free
-    if needed <= free:
-        return []
     kept = train.keep_last_n_checkpoints or train.epochs
-    return [
-        Problem(
-            "workspace",
-            f"{free / 1e9:,.2f} GB free",
-            f"{needed / 1e9:,.2f} GB for the checkpoints of {kept} epochs, what training goes on from, and the export",
-            "Free space on the volume or enlarge it, or set keep_last_n_checkpoints to 1.",
-        )
-    ]
+    what = f"the checkpoints of {kept} epochs, what training goes on from, and the export"
+    return check_room(workspace, key, bytes_to_write(train, architecture, parameters), what)
 
 
 def bytes_to_write(train: TrainSettings, architecture: Architecture, parameters: int) -> int:

@@ -1,57 +1,7 @@
-"""What each pod of a training on a cluster runs."""
+"""What each pod of a training with torchtune on a cluster runs."""
 
-import argparse
-import os
-import signal
-import sys
-
-from kfp_finetune.errors import clear_errors
-from kfp_finetune.launch.process import TERMINATED
-
-NODE_RANK = "PET_NODE_RANK"
-"""torchrun's variable (`--node-rank`), which Kubeflow Trainer sets in every pod."""
-
-
-def run_node(key: str, num_procs: int, workspace_root: str, rank: int) -> None:
-    """Runs this node's processes; the first node holds the training's lock, writes its report and tells its figures.
-
-    Args:
-        key: The training's.
-        num_procs: Processes on this node.
-        workspace_root: Absolute path of the mounted volume.
-        rank: The node's number.
-
-    Raises:
-        LaunchError: If a process failed.
-        UserError: If the volume cannot be written, or does not hold the training.
-    """
-    from kfp_finetune.components.torchtune_train.epochs import finished_epochs
-    from kfp_finetune.components.torchtune_train.plan import read_plan
-    from kfp_finetune.components.torchtune_train.train import launch_workers, train
-    from kfp_finetune.launch.process import Topology
-    from kfp_finetune.workspace import open_workspace
-
-    training = open_workspace(workspace_root).training(key)
-    plan = read_plan(training)
-    topology = Topology.one_node(num_procs, rank)
-    if rank == 0:
-        print(train(plan, workspace_root, topology).to_line(), flush=True)
-    elif finished_epochs(training) < plan.epochs:
-        launch_workers(plan, training, topology)
-
-
-def main() -> None:
-    """Reads the command line and runs this node."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--training", required=True, help="key of the training")
-    parser.add_argument("--num-procs", type=int, required=True, help="processes on this node")
-    parser.add_argument("--workspace", required=True, help="where the volume is mounted")
-    arguments = parser.parse_args()
-    # The first process of a container is not ended by a signal that it does not handle.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    with clear_errors():
-        run_node(arguments.training, arguments.num_procs, arguments.workspace, int(os.environ.get(NODE_RANK, "0")))
-
+from kfp_finetune.components.torchtune_train.train import WORKER
+from kfp_finetune.training.node import main
 
 if __name__ == "__main__":
-    main()
+    main(WORKER)

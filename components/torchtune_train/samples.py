@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from kfp_finetune.chat import Message, encode_prompt
 from kfp_finetune.components.torchtune_train.conversations import Shape, conversation, plain_text
-from kfp_finetune.components.torchtune_train.parts import Part
 from kfp_finetune.components.torchtune_train.settings import DataSettings
+from kfp_finetune.training.parts import Part
 
 LOOKED_AT = 100
 """Rows among which samples are sought: those whose prompt fits."""

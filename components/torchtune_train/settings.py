@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, field
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
+from kfp_finetune import settings
 from kfp_finetune.errors import Problem
 from kfp_finetune.settings import STRICT, read_settings
+from kfp_finetune.training.parts import HeldOut, Split
+from kfp_finetune.training.plan import IN_FOUR_BITS
 
 FULL_LEARNING_RATE, ADAPTER_LEARNING_RATE = 2e-5, 3e-4
 """Defaults, as torchtune's own configs have them for full and LoRA fine-tuning."""
@@ -18,9 +20,6 @@ COLUMN_KEYS = frozenset({"input", "output", "instruction", "messages", "text", "
 
 AttentionModule = Literal["q_proj", "k_proj", "v_proj", "output_proj"]
 """torchtune's names of the attention's matrices."""
-
-IN_FOUR_BITS = frozenset({"qlora", "qdora"})
-"""Methods that hold the base's weights in four bits."""
 
 ON_THE_FORM = frozenset(
     {
@@ -50,8 +49,8 @@ class DataSettings:
     column_map: dict[str, str] = field(default_factory=dict)
     train_on_input: bool = False
     new_system_prompt: str = ""
-    split: Annotated[str, Field(pattern=r"^\w+(\[.*\])?$")] = "train"
-    held_out: Annotated[str, Field(pattern=r"^(\d+(\.\d+)?%|[A-Za-z_]\w*(\[.*\])?)$")] = "5%"
+    split: Split = "train"
+    held_out: HeldOut = "5%"
 
     @field_validator("column_map")
     @classmethod
@@ -59,18 +58,6 @@ class DataSettings:
         if not value.keys() <= COLUMN_KEYS:
             raise ValueError(f"an object with keys of {', '.join(sorted(COLUMN_KEYS))}, each naming a column")
         return value
-
-    @field_validator("held_out")
-    @classmethod
-    def _leaves_rows(cls, value: str) -> str:
-        if value.endswith("%") and not 0 < float(value[:-1]) <= 50:
-            raise ValueError("a share above 0% and up to 50%, or a split's name")
-        return value
-
-    @property
-    def held_out_share(self) -> float | None:
-        """The share of the split's rows that is held out, or None if another split is."""
-        return float(self.held_out[:-1]) / 100 if self.held_out.endswith("%") else None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -228,23 +215,9 @@ def unfold_advanced(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Pro
     Returns:
         All values by name, and a problem for each of `advanced` that does not belong there.
     """
-    others = {name: value for name, value in values.items() if name != "advanced"}
-    advanced = values.get("advanced", {})
-    known = sorted(TrainSettings.__dataclass_fields__.keys() - ON_THE_FORM)
-    if not isinstance(advanced, Mapping):
-        return others, [
-            Problem("advanced", repr(advanced), f"an object with keys of {', '.join(known)}", "Correct it.")
-        ]
-    problems = []
-    for name in advanced:
-        if name in ON_THE_FORM or name in DataSettings.__dataclass_fields__:
-            mend = f"Set the parameter {name} itself."
-            problems.append(Problem(f"advanced.{name}", repr(advanced[name]), "settings without a parameter", mend))
-        elif name not in known:
-            near = get_close_matches(str(name), known, n=1)
-            mend = f"Did you mean {near[0]}?" if near else "Take it out, or set it in overrides if it is torchtune's."
-            problems.append(Problem("advanced", repr(name), ", ".join(known), mend))
-    return {**{name: advanced[name] for name in known if name in advanced}, **others}, problems
+    known = TrainSettings.__dataclass_fields__.keys() - ON_THE_FORM
+    own = ON_THE_FORM | DataSettings.__dataclass_fields__.keys()
+    return settings.unfold_advanced(values, known, own, "Take it out, or set it in overrides if it is torchtune's.")
 
 
 def check_values(values: Mapping[str, Any]) -> list[Problem]:

@@ -11,10 +11,10 @@ from transformers import PreTrainedTokenizerBase
 
 from kfp_finetune.chat import IGNORED, Conversation, Encoded, encode, encode_texts
 from kfp_finetune.components.torchtune_train.conversations import Shape, conversation, plain_text
-from kfp_finetune.components.torchtune_train.parts import Part
 from kfp_finetune.components.torchtune_train.settings import DataSettings
 from kfp_finetune.errors import refuse
 from kfp_finetune.tables import rows_at_once
+from kfp_finetune.training.parts import Part
 
 IDS = datasets.List(datasets.Value("int32"))
 

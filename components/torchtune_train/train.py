@@ -1,86 +1,25 @@
-"""Runs a planned training and tells how it went."""
+"""Runs a training with torchtune, here or on a cluster."""
 
 from pathlib import Path
 
-from kfp_finetune.components.torchtune_train.epochs import finished_epochs, sweep_unfinished
-from kfp_finetune.components.torchtune_train.plan import Plan
-from kfp_finetune.components.torchtune_train.summary import REPORT_NAME, Summary, facts, read_summary
-from kfp_finetune.errors import UserError, refuse
-from kfp_finetune.launch.process import NO_SPACE, LaunchError, Topology, run_torchrun
-from kfp_finetune.metrics import read_metrics
-from kfp_finetune.publishing import locked, write_atomically
-from kfp_finetune.reports.training import training_report
-from kfp_finetune.workspace import open_workspace
+from kfp_finetune.launch.process import Topology
+from kfp_finetune.training import train as training
+from kfp_finetune.training.plan import Plan
+from kfp_finetune.training.summary import Summary
+from kfp_finetune.training.train import Worker
 
-WORKER = "kfp_finetune.components.torchtune_train.worker"
+
+def _arguments(plan: Plan, folder: Path) -> list[str]:
+    return ["--method", plan.method, "--config", str(folder / "config.yaml")]
+
+
+WORKER = Worker(
+    module="kfp_finetune.components.torchtune_train.worker",
+    arguments=_arguments,
+    node="kfp_finetune.components.torchtune_train.node",
+)
 
 
 def train(plan: Plan, workspace_root: str, topology: Topology | None = None) -> Summary:
-    """Trains, goes on with, or recognises as finished what a plan describes.
-
-    Args:
-        plan: The training.
-        workspace_root: Absolute path of the mounted volume.
-        topology: Which processes run here; None for all of them on this machine. On several nodes this is the first.
-
-    Raises:
-        LaunchError: If a process failed; what it said is in the message and in the training's folder.
-        UserError: If the volume is full.
-    """
-    training = open_workspace(workspace_root).root / plan.training
-    with locked(training / ".lock", f"train {plan.key}"):
-        finished = finished_epochs(training)
-        if finished == plan.epochs:
-            print(f"training {plan.key} is finished already", flush=True)
-            return read_summary(training)
-        print(f"training {plan.key} begins at epoch {finished + 1} of {plan.epochs}", flush=True)
-        sweep_unfinished(training)
-        failure = ""
-        try:
-            launch_workers(plan, training, topology or Topology.one_machine(plan.num_procs_per_node))
-        except (LaunchError, UserError) as error:
-            failure = str(error)
-            raise
-        finally:
-            _write_report(plan, training, failure)
-        return read_summary(training)
-
-
-def launch_workers(plan: Plan, training: Path, topology: Topology) -> None:
-    """Runs this machine's processes of a training and waits for them.
-
-    Args:
-        plan: The training.
-        training: Its folder.
-        topology: Which processes run here.
-
-    Raises:
-        LaunchError: If a process failed.
-        UserError: If one failed since the volume is full.
-    """
-    arguments = ["--method", plan.method, "--config", str(training / "config.yaml")]
-    try:
-        run_torchrun(WORKER, arguments, topology, training / "logs", _echo)
-    except LaunchError as error:
-        if NO_SPACE not in str(error):
-            raise
-        raise refuse(
-            "workspace",
-            f"{training}, whose volume is full; its whole epochs are kept",
-            f"room for {plan.epochs} checkpoints of the model",
-            "Free space on the volume or enlarge it, then run again: the training goes on.",
-        ) from error
-
-
-def _echo(line: str) -> None:
-    print(line, flush=True)
-
-
-def _write_report(plan: Plan, training: Path, failure: str) -> None:
-    page = training_report(
-        title=f"{plan.method} fine-tuning of {plan.base}",
-        metrics=read_metrics(training / "metrics.jsonl"),
-        facts=facts(plan),
-        failure=failure,
-    )
-    write_atomically(training / REPORT_NAME, page)
+    """Trains, goes on with, or recognises as finished what a plan describes; see `training.train.train`."""
+    return training.train(plan, WORKER, workspace_root, topology)

@@ -25,11 +25,11 @@ from kfp_finetune.components.torchtune_train.cpu import support_cpu
 from kfp_finetune.components.torchtune_train.dora import mend_magnitudes
 from kfp_finetune.components.torchtune_train.overrides import merge
 from kfp_finetune.components.torchtune_train.quantization import restore_in
-from kfp_finetune.components.torchtune_train.result import RESULT_NAME, Result
 from kfp_finetune.components.torchtune_train.settings import TrainSettings, runs_without_fsdp
 from kfp_finetune.components.torchtune_train.tensor_parallel import clip_over_meshes
 from kfp_finetune.launch.process import die_with_parent
 from kfp_finetune.publishing import write_atomically
+from kfp_finetune.training.result import RESULT_NAME, Result
 
 FULL = ("full_finetune_distributed", "FullFinetuneRecipeDistributed")
 ADAPTER = ("lora_finetune_distributed", "LoRAFinetuneRecipeDistributed")

@@ -22,8 +22,9 @@ PIPELINE = Path(__file__).parents[2] / "pipelines/torchtune_finetune/pipeline.ya
 
 STEP = """
 import json, sys
-from kfp_finetune.components.torchtune_train.cluster import read_request, train_on_cluster
-from kfp_finetune.components.torchtune_train.plan import read_plan
+from kfp_finetune.components.torchtune_train.train import WORKER
+from kfp_finetune.training.cluster import read_request, train_on_cluster
+from kfp_finetune.training.plan import read_plan
 from kfp_finetune.errors import clear_errors
 from kfp_finetune.workspace import open_workspace
 
@@ -31,7 +32,7 @@ with clear_errors():
     plan = read_plan(open_workspace("/workspace").training(sys.argv[1]))
     job = json.loads(sys.argv[2])
     request = read_request("torch-distributed", sys.argv[3], sys.argv[4], "", job, None)
-    outcome = train_on_cluster(plan, request, sys.argv[5])
+    outcome = train_on_cluster(plan, WORKER, request, sys.argv[5])
     print("ended", len(outcome.metrics), outcome.summary.final_loss, flush=True)
 """
 """What the step torchtune_trainjob does, with the plan that is on the volume."""

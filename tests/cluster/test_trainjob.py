@@ -16,7 +16,6 @@ from kfp_finetune.cluster.client import Cluster
 from kfp_finetune.cluster.ownership import MANAGED_BY
 from kfp_finetune.cluster.rights import STEP_RIGHTS
 from kfp_finetune.cluster.trainer import GROUP, VERSION, trainjob_fields
-from kfp_finetune.components.torchtune_train.cluster import check_cluster, read_request
 from kfp_finetune.errors import UserError
 from kfp_finetune.launch.process import LaunchError
 from kfp_finetune.launch.trainjob.jobs import condition, find_job
@@ -25,6 +24,7 @@ from kfp_finetune.launch.trainjob.names import JOBSET_LABEL
 from kfp_finetune.launch.trainjob.run import run_trainjob
 from kfp_finetune.launch.trainjob.settings import JobSettings
 from kfp_finetune.launch.trainjob.spec import JobSpec, trainjob
+from kfp_finetune.training.cluster import check_cluster, read_request
 
 
 @pytest.fixture
@@ -347,7 +347,7 @@ CHECKED = [right for right in STEP_RIGHTS if right.verb == "get" and "runtimes" 
 def test_a_right_that_is_missing_is_named_before_any_pod_is_asked_for(right, holder, site, monkeypatch):
     if right.needed_for.startswith(("make a volume", "remove the pod")):
         pytest.skip("tests/cluster/test_volumes.py takes this right away from the step that uses it")
-    monkeypatch.setattr("kfp_finetune.components.torchtune_train.cluster.connect", lambda: holder(all_but(right)))
+    monkeypatch.setattr("kfp_finetune.training.cluster.connect", lambda: holder(all_but(right)))
     problems = check_cluster("torch-distributed", site.claim, 2, {})
     where = f"in namespace {site.cluster.namespace}" if right.namespaced else "in the whole cluster"
     assert [problem.what for problem in problems] == [f"the right to {right} {where}"]
@@ -355,7 +355,7 @@ def test_a_right_that_is_missing_is_named_before_any_pod_is_asked_for(right, hol
 
 
 def test_all_that_keeps_a_training_from_the_cluster_is_said_at_once(steps, cluster, monkeypatch):
-    monkeypatch.setattr("kfp_finetune.components.torchtune_train.cluster.connect", lambda: steps)
+    monkeypatch.setattr("kfp_finetune.training.cluster.connect", lambda: steps)
     once = make_claim(cluster, "ReadWriteOnce")
     settings = {"memory": "lots", "queu": "a", "env": {"PET_NNODES": "3"}, "max_attempts": 0}
     problems = check_cluster("torch-distribute", once, 2, settings)
@@ -365,7 +365,7 @@ def test_all_that_keeps_a_training_from_the_cluster_is_said_at_once(steps, clust
     assert [problem.what for problem in check_cluster("torch-distributed", "none", 1, {})] == ["volume"]
     secrets = {"env_from_secrets": {"TOKEN": "absent/key"}}
     assert check_cluster("torch-distributed", once, 1, secrets) == []  # the steps' account may not know
-    monkeypatch.setattr("kfp_finetune.components.torchtune_train.cluster.connect", lambda: cluster)
+    monkeypatch.setattr("kfp_finetune.training.cluster.connect", lambda: cluster)
     (absent,) = check_cluster("torch-distributed", once, 1, secrets)
     assert "'absent'" in absent.given and "create secret generic absent" in absent.mend
     (unfit,) = check_cluster("jax-distributed", once, 1, {})

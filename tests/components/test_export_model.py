@@ -15,10 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from kfp_finetune.chat import DEFAULT_CHAT_TEMPLATE
 from kfp_finetune.components.export_model.export import export
 from kfp_finetune.components.export_model.verify import ExportError, verify
-from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.components.torchtune_train.train import train
 from kfp_finetune.errors import UserError
 from kfp_finetune.manifests import read_manifest, sha256_of
+from kfp_finetune.training.plan import Plan
 
 TRAININGS = {
     "lora, Qwen 2.5": ("qwen2", {"method": "lora"}, {}),

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from kfp_finetune.components.export_model.export import export
-from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.components.torchtune_train.train import train
 from kfp_finetune.errors import UserError
 from kfp_finetune.metrics import read_metrics
+from kfp_finetune.training.plan import Plan
 
 LLAMA_2 = {
     "tie_word_embeddings": False,

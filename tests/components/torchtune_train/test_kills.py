@@ -14,16 +14,16 @@ import pytest
 from children import filled_but_for, small_volume
 from given import Given, start
 
-from kfp_finetune.components.torchtune_train.epochs import whole_epochs
-from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.components.torchtune_train.train import train
 from kfp_finetune.errors import UserError
 from kfp_finetune.metrics import read_metrics
+from kfp_finetune.training.epochs import whole_epochs
+from kfp_finetune.training.plan import Plan
 
 STEP = """
 import sys
 from pathlib import Path
-from kfp_finetune.components.torchtune_train.plan import Plan
+from kfp_finetune.training.plan import Plan
 from kfp_finetune.components.torchtune_train.train import train
 train(Plan.from_json(Path(sys.argv[1], "plan.json").read_text()), sys.argv[2])
 """

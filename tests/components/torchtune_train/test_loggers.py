@@ -19,11 +19,11 @@ from mlflow.entities import Run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2
 
-from kfp_finetune.components.torchtune_train.epochs import newest_epoch
 from kfp_finetune.components.torchtune_train.loggers import LOGGERS, check_loggers
 from kfp_finetune.components.torchtune_train.train import train
 from kfp_finetune.launch.process import LaunchError
 from kfp_finetune.metrics import read_metrics
+from kfp_finetune.training.epochs import newest_epoch
 
 EXPERIMENT = "experiment"
 

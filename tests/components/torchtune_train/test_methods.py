@@ -7,10 +7,10 @@ from given import Given, start
 from many import train_each
 
 from kfp_finetune.components.export_model.export import export
-from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.components.torchtune_train.train import train
 from kfp_finetune.errors import UserError
 from kfp_finetune.metrics import read_metrics
+from kfp_finetune.training.plan import Plan
 
 WIDE = {"hidden_size": 256, "intermediate_size": 256, "num_attention_heads": 2, "num_key_value_heads": 1}
 """Wide enough for four bits on two processes, and for scales that do not cover a whole head."""

@@ -10,8 +10,8 @@ import yaml
 from given import Given, start
 
 from kfp_finetune.components.initialize_dataset.dataset import initialize_dataset
-from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.errors import UserError
+from kfp_finetune.training.plan import Plan
 
 
 def with_rows(given: Given, rows: list[dict], tmp_path: Path) -> Given:

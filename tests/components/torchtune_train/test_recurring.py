@@ -15,11 +15,12 @@ from kfp import dsl
 from kfp_finetune.components.export_model.export import export
 from kfp_finetune.components.initialize_dataset.dataset import initialize_dataset
 from kfp_finetune.components.initialize_model.start import choose_start
-from kfp_finetune.components.torchtune_train.plan import Plan
-from kfp_finetune.components.torchtune_train.planning import Outcome, make_plan
-from kfp_finetune.components.torchtune_train.record import record_plan
+from kfp_finetune.components.torchtune_train.planning import make_plan
 from kfp_finetune.errors import UserError
 from kfp_finetune.manifests import Manifest, read_manifest
+from kfp_finetune.training.plan import Plan
+from kfp_finetune.training.planning import Outcome
+from kfp_finetune.training.record import record_plan
 from kfp_finetune.workspace import open_workspace, point_latest
 
 

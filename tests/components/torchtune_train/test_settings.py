@@ -13,6 +13,7 @@ from kfp_finetune.components.torchtune_train.settings import (
     unfold_advanced,
 )
 from kfp_finetune.settings import read_settings
+from kfp_finetune.training.parts import share_of
 
 ANYTHING = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.dictionaries(st.text(), st.integers())
@@ -87,7 +88,7 @@ def test_a_wrong_data_setting_is_named(name: str, value: object):
 def test_held_out_is_a_share_or_a_split(held_out: str):
     settings, problems = read_settings(DataSettings, {"held_out": held_out})
     assert not problems and settings is not None
-    assert (settings.held_out_share is None) == (not held_out.endswith("%"))
+    assert (share_of(settings.held_out) is None) == (not held_out.endswith("%"))
 
 
 def test_every_problem_is_found_at_once():

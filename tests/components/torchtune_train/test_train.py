@@ -15,11 +15,11 @@ from given import Given, start
 from safetensors.torch import load_file
 
 from kfp_finetune.components.torchtune_train.checkpoints import resume_settings
-from kfp_finetune.components.torchtune_train.epochs import drop_surplus, finished_epochs, newest_epoch, whole_epochs
-from kfp_finetune.components.torchtune_train.plan import Plan
 from kfp_finetune.components.torchtune_train.train import train
 from kfp_finetune.launch.process import LaunchError
 from kfp_finetune.metrics import read_metrics
+from kfp_finetune.training.epochs import drop_surplus, finished_epochs, newest_epoch, whole_epochs
+from kfp_finetune.training.plan import Plan
 
 
 def losses(found: Given, plan: Plan) -> list[float]:
@@ -28,7 +28,7 @@ def losses(found: Given, plan: Plan) -> list[float]:
 
 KILLED_WHEN_AN_EPOCH_APPEARS = textwrap.dedent("""
     import os, pathlib, signal, sys, threading
-    from kfp_finetune.components.torchtune_train.plan import Plan
+    from kfp_finetune.training.plan import Plan
     from kfp_finetune.components.torchtune_train.train import train
     training, root = pathlib.Path(sys.argv[1]), sys.argv[2]
 

@@ -11,17 +11,16 @@ from kfp_finetune.cluster.client import Cluster, api_call, connect, missing_righ
 from kfp_finetune.cluster.rights import STEP_RIGHTS, account_name, is_allowed
 from kfp_finetune.cluster.secrets import creation_of, has_secret
 from kfp_finetune.cluster.trainer import find_runtime, trainjob_fields
-from kfp_finetune.components.torchtune_train.plan import Plan
-from kfp_finetune.components.torchtune_train.summary import Summary, parse_summary
 from kfp_finetune.errors import Problem, UserError, refuse
 from kfp_finetune.launch.trainjob.names import RESOURCE, job_name
 from kfp_finetune.launch.trainjob.run import run_trainjob
 from kfp_finetune.launch.trainjob.settings import JobSettings, read_job_settings, reserved_variables
 from kfp_finetune.launch.trainjob.spec import JobSpec
 from kfp_finetune.progress import parse_progress
+from kfp_finetune.training.plan import Plan
+from kfp_finetune.training.summary import Summary, parse_summary
+from kfp_finetune.training.train import Worker
 from kfp_finetune.workspace import MOUNT_PATH
-
-NODE_MODULE = "kfp_finetune.components.torchtune_train.node"
 
 FOR_VOLUMES = ("create pods", "delete pods")
 """Rights on pods that create_volume uses, and no training."""
@@ -185,11 +184,12 @@ def _check_secrets(cluster: Cluster, settings: JobSettings) -> None:
         )
 
 
-def train_on_cluster(plan: Plan, request: Request, run: str) -> Outcome:
+def train_on_cluster(plan: Plan, worker: Worker, request: Request, run: str) -> Outcome:
     """Trains, goes on with, or finds what a plan describes, as a TrainJob.
 
     Args:
         plan: The training.
+        worker: What each process runs.
         request: How it is to run.
         run: Id of this pipeline run.
 
@@ -203,7 +203,7 @@ def train_on_cluster(plan: Plan, request: Request, run: str) -> Outcome:
         runtime=request.runtime,
         runtime_kind=patiently(find_runtime)(cluster, request.runtime),
         image=request.image,
-        command=["python", "-m", NODE_MODULE, "--training", plan.key, "--num-procs", str(plan.num_procs_per_node),
+        command=["python", "-m", worker.node, "--training", plan.key, "--num-procs", str(plan.num_procs_per_node),
                  "--workspace", MOUNT_PATH],
         num_nodes=plan.num_nodes,
         num_procs_per_node=plan.num_procs_per_node,

@@ -5,10 +5,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kfp_finetune.components.torchtune_train.settings import IN_FOUR_BITS
 from kfp_finetune.errors import refuse
 
 PLAN_NAME = "plan.json"
+
+DATA_REPORT_NAME = "data.html"
+"""The page on a training's rows, beside its plan."""
+
+CAUSAL_LM = "AutoModelForCausalLM"
+"""The class of transformers that loads what torchtune trains."""
+
+IN_FOUR_BITS = frozenset({"qlora", "qdora"})
+"""Methods that hold the base's weights in four bits."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ class Plan:
         work: Made from all that the key is made from but the model.
         origin: Address of the model that the series began with.
         license: Of that model, as it was stated.
+        transformer_type: The class of transformers that loads the model.
     """
 
     key: str
@@ -56,6 +65,7 @@ class Plan:
     work: str = ""
     origin: str = ""
     license: str = ""
+    transformer_type: str = CAUSAL_LM
 
     @property
     def quantizes_base(self) -> bool:

@@ -6,20 +6,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kfp_finetune.components.torchtune_train.plan import Plan
-from kfp_finetune.components.torchtune_train.planning import REPORT_NAME as DATA_REPORT_NAME
-from kfp_finetune.components.torchtune_train.planning import Outcome, describe
-from kfp_finetune.components.torchtune_train.summary import REPORT_NAME as TRAINING_REPORT_NAME
-from kfp_finetune.components.torchtune_train.summary import Summary, facts, markdown, parse_summary
 from kfp_finetune.reports.page import Note, page
 from kfp_finetune.reports.training import training_report
 from kfp_finetune.results import DATA_REPORT, TRAINING_REPORT, print_result
+from kfp_finetune.training.plan import DATA_REPORT_NAME, Plan
+from kfp_finetune.training.planning import Outcome, describe
+from kfp_finetune.training.summary import REPORT_NAME as TRAINING_REPORT_NAME
+from kfp_finetune.training.summary import Summary, facts, markdown, parse_summary
 from kfp_finetune.workspace import open_workspace
 
 if TYPE_CHECKING:
     from kfp import dsl
 
-    from kfp_finetune.components.torchtune_train.cluster import Outcome as ClusterOutcome
+    from kfp_finetune.training.cluster import Outcome as ClusterOutcome
 
 
 def record_plan(outcome: Outcome, plan: "dsl.Artifact", report: "dsl.HTML", workspace_root: str) -> bool:
@@ -138,6 +137,7 @@ def _record_summary(
     plan: Plan, summary: Summary, metrics: "dsl.Metrics", markdown_summary: "dsl.Markdown", files: Mapping[str, str]
 ) -> None:
     figures = {name: value for name, value in asdict(summary).items() if isinstance(value, int | float)}
+    figures |= summary.figures
     for name, figure in figures.items():
         metrics.log_metric(name, figure)
     Path(markdown_summary.path).write_text(markdown(plan, summary))

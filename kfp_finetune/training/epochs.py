@@ -10,8 +10,8 @@ from kfp_finetune.publishing import TEMPORARY_PREFIX, write_atomically
 ADAPTER_FOLDER = "adapter"
 """Folder of an epoch that holds the adapter, where no loader of the merged weights applies it a second time."""
 
-RECIPE_STATE_NAME = "recipe_state.pt"
-"""File of an epoch that training goes on from; the last epoch has none."""
+RECIPE_STATE_NAME, STATE_FOLDER = "recipe_state.pt", "state"
+"""File or folder of an epoch that training goes on from; the last epoch has none."""
 
 CHOSEN_NAME = "chosen_epoch.txt"
 """File of a training with the name of the epoch that is to be exported."""
@@ -75,9 +75,10 @@ def drop_surplus(training: Path, keep_last_n: int) -> None:
         keep_last_n: Epochs to keep; 0 for all.
     """
     epochs = list(whole_epochs(training).values())
-    states = [epoch / RECIPE_STATE_NAME for epoch in epochs if (epoch / RECIPE_STATE_NAME).exists()]
-    for state in states[:-1]:
-        state.unlink()
+    for name in RECIPE_STATE_NAME, STATE_FOLDER:
+        states = [epoch / name for epoch in epochs if (epoch / name).exists()]
+        for state in states[:-1]:
+            _remove(state)
     for epoch in epochs[:-keep_last_n] if keep_last_n else []:
         epoch.rename(epoch.with_name(f"{TEMPORARY_PREFIX}{epoch.name}"))
     sweep_unfinished(training)
@@ -87,3 +88,11 @@ def sweep_unfinished(training: Path) -> None:
     """Removes what a killed process left of an epoch that it was saving or removing."""
     for leftover in training.glob(f"{TEMPORARY_PREFIX}epoch_*"):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _remove(state: Path) -> None:
+    if state.is_file():
+        state.unlink()
+        return
+    gone = state.parent.with_name(f"{TEMPORARY_PREFIX}{state.parent.name}-{state.name}")
+    state.rename(gone)

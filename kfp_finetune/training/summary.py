@@ -1,13 +1,13 @@
 """A finished training in a few figures, and as KFP shows it."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from kfp_finetune.components.torchtune_train.plan import Plan
-from kfp_finetune.components.torchtune_train.result import read_result
 from kfp_finetune.metrics import read_metrics
+from kfp_finetune.training.plan import Plan
+from kfp_finetune.training.result import read_result
 
 REPORT_NAME = "training.html"
 
@@ -28,6 +28,7 @@ class Summary:
         peak_memory_gib: Of the hungriest process.
         seconds: Of the last attempt's training loop.
         device: Name of the GPU, or "cpu".
+        figures: Of the held-out rows after training, if it measured them itself.
     """
 
     final_loss: float
@@ -38,6 +39,7 @@ class Summary:
     peak_memory_gib: float
     seconds: float
     device: str
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     def to_line(self) -> str:
         """The summary as one line of a log, without a line end."""
@@ -97,6 +99,7 @@ def markdown(plan: Plan, summary: Summary) -> str:
         ("Tokens per second", f"{summary.tokens_per_second:,.0f}"),
         ("Peak memory", f"{summary.peak_memory_gib:.2f} GiB"),
         ("Device", summary.device),
+        *((f"Held-out {name}", f"{figure:.4f}") for name, figure in summary.figures.items()),
     ]
     lines = [f"| {name} | {value.replace('|', chr(92) + '|')} |" for name, value in rows]
     return "\n".join(["| Training | |", "|---|---|", *lines, ""])

@@ -23,7 +23,7 @@ def check_launcher(
     """
     problems = check_place(launcher, num_nodes, workspace)
     if launcher == "trainjob":
-        from kfp_finetune.components.torchtune_train.cluster import check_cluster
+        from kfp_finetune.training.cluster import check_cluster
 
         return [*check_cluster(runtime, volume, num_nodes, trainjob), *problems]
     return problems

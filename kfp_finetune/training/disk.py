@@ -1,0 +1,33 @@
+"""Whether the volume has room for what a training writes."""
+
+import shutil
+
+from kfp_finetune.errors import Problem
+from kfp_finetune.manifests import files_below
+from kfp_finetune.training.epochs import whole_epochs
+from kfp_finetune.workspace import Workspace
+
+
+def check_room(workspace: Workspace, key: str, to_write: int, what: str) -> list[Problem]:
+    """Compares what a training and its export will write with what the volume has left.
+
+    Args:
+        workspace: The tree on the volume.
+        key: The training's; what lies there already need not be written again.
+        to_write: The most bytes that lie there at once.
+        what: That takes them, for the message.
+    """
+    there = [*whole_epochs(workspace.training(key)).values(), workspace.export(key)]
+    written = sum(path.stat().st_size for directory in there if directory.exists() for path in files_below(directory))
+    needed = max(0, to_write - written)
+    free = shutil.disk_usage(workspace.root).free
+    if needed <= free:
+        return []
+    return [
+        Problem(
+            "workspace",
+            f"{free / 1e9:,.2f} GB free",
+            f"{needed / 1e9:,.2f} GB for {what}",
+            "Free space on the volume or enlarge it, or set keep_last_n_checkpoints to 1.",
+        )
+    ]

@@ -1,0 +1,188 @@
+"""Everything that can be known before a GPU is asked for: what is wrong, what will run, and whether it ran already."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from kfp_finetune.errors import Problem, UserError
+from kfp_finetune.manifests import Manifest
+from kfp_finetune.publishing import exclusive, publishing
+from kfp_finetune.series import newest_export, note_use, release
+from kfp_finetune.training.epochs import finished_epochs
+from kfp_finetune.training.plan import PLAN_NAME, Plan, read_plan
+from kfp_finetune.training.request import Request
+from kfp_finetune.training.summary import Summary, read_summary
+from kfp_finetune.workspace import Workspace, open_workspace
+
+FEW_STEPS = 20
+"""A training with fewer steps gets a warning."""
+
+OF_NOW = ("num_procs_per_node", "num_nodes", "work", "origin", "license")
+"""What a plan says that does not shape the result: the same processes may have been spread over other machines when it
+was written, and the same model had another address."""
+
+
+R = TypeVar("R", bound=Request)
+
+
+@dataclass(frozen=True)
+class Planner(Generic[R]):
+    """What is peculiar to the planning of one kind of training.
+
+    Args:
+        check: The request for a dataset, a model, a series' name, the user's settings and a workspace; it raises a
+            UserError with everything that is wrong.
+        check_room: What is wrong with the volume's free space.
+        settings: What a plan says of a request's settings, by the names of `Plan`'s fields.
+        write: Writes all that the training reads into a directory and gives the whole plan, made from its outline.
+    """
+
+    check: Callable[[Manifest, Manifest, str, Mapping[str, Any], Workspace], R]
+    check_room: Callable[[Workspace, R], list[Problem]]
+    settings: Callable[[R], Mapping[str, Any]]
+    write: Callable[[Workspace, R, Plan, Path], Plan]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What planning found.
+
+    Args:
+        plan: The training.
+        state: "new", "resume" (epochs of it are on the volume), "trained" or "done" (it is exported and the newest of
+            its series).
+        summary: Its figures, if it is trained and not done.
+        skipped: Whether it is done since another training would do to its result what it did itself.
+    """
+
+    plan: Plan
+    state: str
+    summary: Summary | None = None
+    skipped: bool = False
+
+
+def make_plan(
+    planner: Planner[R],
+    dataset: Manifest,
+    model: Manifest,
+    name: str,
+    settings: Mapping[str, Any],
+    workspace_root: str,
+    problems: Sequence[Problem] = (),
+    skip_unchanged: bool = True,
+) -> Outcome:
+    """Checks everything and writes the training's directory, unless it is there already.
+
+    Args:
+        planner: What is peculiar to this kind of training.
+        dataset: Of the published dataset.
+        model: Of the published model.
+        name: The series that the export will belong to.
+        settings: The user's values by name.
+        workspace_root: Absolute path of the mounted volume.
+        problems: What was found wrong before, with the place where it is to run.
+        skip_unchanged: Whether a series that goes on from its newest export ends with it while data and settings are
+            those that it was made with.
+
+    Raises:
+        UserError: With everything that is wrong.
+    """
+    workspace = open_workspace(workspace_root)
+    try:
+        request = planner.check(dataset, model, name, settings, workspace)
+    except UserError as error:
+        raise UserError([*problems, *error.problems]) from error
+    newest = _finished(workspace, name, request, skip_unchanged)
+    wrong = [*problems, *([] if newest else planner.check_room(workspace, request))]
+    if wrong:
+        raise UserError(wrong)
+    outline = _outline(workspace, request, planner.settings(request))
+    if newest:
+        outcome = _recall(workspace, request, newest, outline)
+    else:
+        outcome = _prepare(workspace, outline, partial(planner.write, workspace, request, outline))
+    note_use(workspace, name, outcome.plan.key)
+    release(workspace, model.facts.get("hold", ""))
+    return outcome
+
+
+def _finished(workspace: Workspace, name: str, request: Request, skip_unchanged: bool) -> Manifest | None:
+    """The newest export of a series, if nothing is to be done after it."""
+    newest = newest_export(workspace, name)
+    if newest is None or newest.key == request.key:
+        return newest
+    same = (newest.facts.get("work"), newest.facts.get("origin")) == (request.work, request.origin)
+    return newest if same and request.goes_on and skip_unchanged else None
+
+
+def _outline(workspace: Workspace, request: Request, settings: Mapping[str, Any]) -> Plan:
+    """The plan, as far as it is known without rows."""
+    return Plan(
+        key=request.key,
+        training=workspace.relative(workspace.training(request.key)),
+        model=request.model.path,
+        base=request.model.source,
+        dataset=request.dataset.source,
+        total_steps=0,
+        has_chat_template=True,
+        train={},
+        held_out={},
+        work=request.work,
+        origin=request.origin,
+        license=request.model.facts.get("license", ""),
+        **settings,
+    )
+
+
+def _recall(workspace: Workspace, request: Request, newest: Manifest, outline: Plan) -> Outcome:
+    training = workspace.training(newest.key)
+    if (training / PLAN_NAME).exists():
+        plan = read_plan(training)
+    else:  # Somebody made room: the export stands without it.
+        plan = replace(outline, key=newest.key, training=workspace.relative(training), base=newest.source)
+    return Outcome(plan, "done", skipped=newest.key != request.key)
+
+
+def _prepare(workspace: Workspace, outline: Plan, write: Callable[[Path], Plan]) -> Outcome:
+    """The training's directory is written, unless it is there already."""
+    training = workspace.training(outline.key)
+    with exclusive(training):
+        if not (training / PLAN_NAME).exists():
+            with publishing(training) as staging:
+                (staging / PLAN_NAME).write_text(write(staging).to_json())
+    plan = replace(read_plan(training), **{name: getattr(outline, name) for name in OF_NOW})
+    finished = finished_epochs(training)
+    if finished == plan.epochs:
+        return Outcome(plan, "trained", read_summary(training))
+    return Outcome(plan, "resume" if finished else "new")
+
+
+def describe(outcome: Outcome) -> str:
+    """The outcome in a few lines, for the log."""
+    plan, state = outcome.plan, outcome.state
+    words = {
+        "new": "new: it will be trained",
+        "resume": "found unfinished: it goes on from its newest epoch",
+        "trained": "trained already: it is evaluated and exported",
+        "done": "done already: nothing to do",
+    }
+    lines = [f"training {plan.key} is {words[state]}", f"  {plan.method} of {plan.base} on {plan.dataset}"]
+    if outcome.skipped:
+        lines.append("  data and settings are still the same; skip_unchanged=false trains on from its export")
+    return "\n".join([*lines, *(_describe_rows(plan) if plan.train else [])])
+
+
+def _describe_rows(plan: Plan) -> list[str]:
+    dropped = plan.train.get("dropped_rows", 0)
+    cut = plan.train["cut_rows"] / max(1, plan.train["rows"] + dropped)
+    lines = [
+        f"  {plan.train['rows']:,} rows ({cut:.1%} cut, {dropped:,} left out), "
+        f"{plan.held_out['rows']:,} held out, {plan.total_steps:,} steps",
+    ]
+    if plan.total_steps < FEW_STEPS:
+        lines.append("  so few steps teach little: lower batch_size or max_seq_len (packed), or raise epochs")
+    if plan.train.get("empty_outputs"):
+        lines.append(f"  {plan.train['empty_outputs']:,} rows have an empty answer")
+    return lines

@@ -1,0 +1,102 @@
+"""Runs a planned training and tells how it went."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kfp_finetune.errors import UserError, refuse
+from kfp_finetune.launch.process import NO_SPACE, LaunchError, Topology, run_torchrun
+from kfp_finetune.metrics import read_metrics
+from kfp_finetune.publishing import locked, write_atomically
+from kfp_finetune.reports.training import training_report
+from kfp_finetune.training.epochs import finished_epochs, sweep_unfinished
+from kfp_finetune.training.plan import Plan
+from kfp_finetune.training.summary import REPORT_NAME, Summary, facts, read_summary
+from kfp_finetune.workspace import open_workspace
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What each process of a training runs.
+
+    Args:
+        module: Run by `python -m`.
+        arguments: Of its command line, for a plan and the training's folder.
+        node: Module that each pod of a training on a cluster runs; see `training.node`.
+    """
+
+    module: str
+    arguments: Callable[[Plan, Path], Sequence[str]]
+    node: str
+
+
+def train(plan: Plan, worker: Worker, workspace_root: str, topology: Topology | None = None) -> Summary:
+    """Trains, goes on with, or recognises as finished what a plan describes.
+
+    Args:
+        plan: The training.
+        worker: What each process runs.
+        workspace_root: Absolute path of the mounted volume.
+        topology: Which processes run here; None for all of them on this machine. On several nodes this is the first.
+
+    Raises:
+        LaunchError: If a process failed; what it said is in the message and in the training's folder.
+        UserError: If the volume is full.
+    """
+    training = open_workspace(workspace_root).root / plan.training
+    with locked(training / ".lock", f"train {plan.key}"):
+        finished = finished_epochs(training)
+        if finished == plan.epochs:
+            print(f"training {plan.key} is finished already", flush=True)
+            return read_summary(training)
+        print(f"training {plan.key} begins at epoch {finished + 1} of {plan.epochs}", flush=True)
+        sweep_unfinished(training)
+        failure = ""
+        try:
+            launch_workers(plan, worker, training, topology or Topology.one_machine(plan.num_procs_per_node))
+        except (LaunchError, UserError) as error:
+            failure = str(error)
+            raise
+        finally:
+            _write_report(plan, training, failure)
+        return read_summary(training)
+
+
+def launch_workers(plan: Plan, worker: Worker, training: Path, topology: Topology) -> None:
+    """Runs this machine's processes of a training and waits for them.
+
+    Args:
+        plan: The training.
+        worker: What each process runs.
+        training: The training's folder.
+        topology: Which processes run here.
+
+    Raises:
+        LaunchError: If a process failed.
+        UserError: If one failed since the volume is full.
+    """
+    try:
+        run_torchrun(worker.module, worker.arguments(plan, training), topology, training / "logs", _echo)
+    except LaunchError as error:
+        if NO_SPACE not in str(error):
+            raise
+        raise refuse(
+            "workspace",
+            f"{training}, whose volume is full; its whole epochs are kept",
+            f"room for {plan.epochs} checkpoints of the model",
+            "Free space on the volume or enlarge it, then run again: the training goes on.",
+        ) from error
+
+
+def _echo(line: str) -> None:
+    print(line, flush=True)
+
+
+def _write_report(plan: Plan, training: Path, failure: str) -> None:
+    page = training_report(
+        title=f"{plan.method} fine-tuning of {plan.base}",
+        metrics=read_metrics(training / "metrics.jsonl"),
+        facts=facts(plan),
+        failure=failure,
+    )
+    write_atomically(training / REPORT_NAME, page)
