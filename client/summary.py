@@ -1,11 +1,12 @@
 """A finished fine-tuning in a few figures, read from the volume."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kfp_finetune.manifests import read_manifest
-from kfp_finetune.training.plan import PLAN_NAME, Plan
+from kfp_finetune.training.plan import EVALUATION_NAME
 from kfp_finetune.training.result import read_result
 from kfp_finetune.workspace import REPORT_NAME, Workspace
 
@@ -15,7 +16,7 @@ class RunSummary:
     """What a series' newest fine-tuning came to.
 
     Args:
-        loss_before: Held-out loss of the base, in nats a token.
+        loss_before: Held-out loss of the base.
         loss_after: Held-out loss of the tuned model.
         tokens_per_second: In training, of all processes together.
         export: The directory that transformers loads.
@@ -25,6 +26,8 @@ class RunSummary:
         expected: Its answer in the data.
         base_answer: The base's answer.
         tuned_answer: The tuned model's answer.
+        figures_before: What else was measured of the base on the held-out rows, by name.
+        figures_after: The same of the tuned model.
     """
 
     loss_before: float
@@ -37,6 +40,8 @@ class RunSummary:
     expected: str
     base_answer: str
     tuned_answer: str
+    figures_before: Mapping[str, float] = field(default_factory=dict)
+    figures_after: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_summary(workspace: Workspace, name: str) -> RunSummary:
@@ -54,18 +59,20 @@ def read_summary(workspace: Workspace, name: str) -> RunSummary:
     if manifest is None:
         raise FileNotFoundError(f"{latest} has no export")
     training = workspace.training(manifest.key)
-    plan = Plan.from_json((training / PLAN_NAME).read_text())
-    evaluation = json.loads((training / "evaluation.json").read_text())
-    sample = next(iter(evaluation["samples"]), {"prompt": "", "expected": "", "base": "", "tuned": ""})
+    adapter = latest / "adapter"
+    evaluation = json.loads((training / EVALUATION_NAME).read_text())
+    sample = next(iter(evaluation.get("samples", [])), {"prompt": "", "expected": "", "base": "", "tuned": ""})
     return RunSummary(
         loss_before=evaluation["loss_before"],
         loss_after=evaluation["loss_after"],
         tokens_per_second=read_result(training).tokens_per_second,
         export=latest / "merged",
-        adapter=latest / "adapter" if plan.method == "lora" else None,
+        adapter=adapter if adapter.is_dir() else None,
         report=latest / REPORT_NAME,
         prompt=sample["prompt"],
         expected=sample["expected"],
         base_answer=sample["base"],
         tuned_answer=sample["tuned"],
+        figures_before=evaluation.get("figures_before", {}),
+        figures_after=evaluation.get("figures_after", {}),
     )

@@ -1,7 +1,37 @@
-"""Reads the figures that a training's first process writes for each step."""
+"""The figures of each step of a training, as its first process writes them and as others read them."""
 
 import json
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from kfp_finetune.progress import progress_printer
+
+METRICS_NAME = "metrics.jsonl"
+SHOWN = ("loss", "tokens_per_second")
+"""Figures that the progress shows too."""
+
+
+def step_recorder(path: Path, total_steps: int) -> Callable[[int, Mapping[str, float]], None]:
+    """A function that appends a step's figures to a file of JSON lines and prints the progress.
+
+    Args:
+        path: The file.
+        total_steps: Of the whole training.
+
+    Returns:
+        A function of the step's number, from 1, and its figures.
+    """
+    report: Callable[..., None] | None = None
+
+    def record(step: int, figures: Mapping[str, float]) -> None:
+        nonlocal report
+        with path.open("a") as file:
+            file.write(json.dumps({"step": step, "time": round(time.time(), 3), **figures}) + "\n")
+        report = report or progress_printer("train", total_steps, "step", done=step - 1)
+        report(step, **{name: round(figures[name], 4) for name in SHOWN if name in figures})
+
+    return record
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

@@ -17,10 +17,9 @@ from kfp_finetune.progress import progress_printer
 from kfp_finetune.publishing import write_atomically
 from kfp_finetune.reports.evaluation import evaluation_report
 from kfp_finetune.training.epochs import check_finished, choose_epoch, whole_epochs
-from kfp_finetune.training.plan import Plan
+from kfp_finetune.training.plan import EVALUATION_NAME, Plan
 from kfp_finetune.workspace import REPORT_NAME, open_workspace
 
-RESULT_NAME = "evaluation.json"
 TOKENS_IN_BATCH = 4096
 MAX_NEW_TOKENS = 96
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -63,7 +62,7 @@ def evaluate(plan: Plan, workspace_root: str) -> Evaluation:
     """
     root = open_workspace(workspace_root).root
     training = root / plan.training
-    known = training / RESULT_NAME
+    known = training / EVALUATION_NAME
     if known.exists():
         print(f"training {plan.key} is evaluated already", flush=True)
         return Evaluation(**json.loads(known.read_text()))

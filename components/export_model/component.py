@@ -9,6 +9,7 @@ from kfp_finetune.images import TRAIN_IMAGE
 def export_model(
     training_plan: dsl.Input[dsl.Artifact],
     model: dsl.Output[dsl.Model],
+    trained: str = "",
     name: str = "finetune",
     keep_runs: int = 0,
     workspace: str = "/workspace",
@@ -18,6 +19,7 @@ def export_model(
     Args:
         training_plan: From plan; the training must have an epoch.
         model: The export's manifest: where it lies, its files' sizes and checksums.
+        trained: From the step that trained; it only makes this step wait for that one.
         name: The series; latest/NAME points to the export afterwards.
         keep_runs: How many trainings and exports of the series to keep on the volume, with this one; 0 for all.
         workspace: Where the volume is mounted.

@@ -1,9 +1,11 @@
 """Publishes an epoch of a training as a model that is proven to load."""
 
 import shutil
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from kfp_finetune.components.export_model.split import write_adapter, write_merged
 from kfp_finetune.components.export_model.verify import verify
@@ -12,8 +14,8 @@ from kfp_finetune.manifests import MANIFEST_NAME, Manifest, describe_files, is_i
 from kfp_finetune.publishing import exclusive, publishing
 from kfp_finetune.series import MERGED_FOLDER, note_use, prune_series
 from kfp_finetune.sources.hub_address import repository_name
-from kfp_finetune.training.epochs import check_finished, chosen_epoch, newest_epoch
-from kfp_finetune.training.plan import Plan
+from kfp_finetune.training.epochs import ADAPTER_FOLDER, check_finished, chosen_epoch, newest_epoch
+from kfp_finetune.training.plan import TORCHTUNE, TRANSFORMERS, Plan
 from kfp_finetune.workspace import REPORT_NAME, Workspace, open_workspace, point_latest
 
 
@@ -53,14 +55,13 @@ def _build(workspace: Workspace, plan: Plan, staging: Path) -> Manifest:
     training = workspace.root / plan.training
     epoch = _choose(plan, training)
     base = workspace.root / plan.model
-    merged = staging / MERGED_FOLDER
-    write_merged(epoch, merged, plan.has_chat_template)
-    adapter = staging / "adapter" if write_adapter(epoch, staging / "adapter", repository_name(plan.base)) else None
     if (training / REPORT_NAME).exists():
         shutil.copyfile(training / REPORT_NAME, staging / REPORT_NAME)
+    write, prove = WAYS[plan.trainer]
+    write(plan, training, epoch, base, staging)
     with ThreadPoolExecutor(max_workers=1) as pool:
         files = pool.submit(describe_files, staging)
-        verdict = verify(merged, adapter, base, plan.lora_scale, plan.quantizes_base)
+        verdict = prove(plan, training, epoch, base, staging)
     return Manifest(
         kind="export",
         key=plan.key,
@@ -75,9 +76,43 @@ def _build(workspace: Workspace, plan: Plan, staging: Path) -> Manifest:
             "origin": plan.origin,
             "work": plan.work,
             "license": plan.license,
-            **asdict(verdict),
+            "transformer_type": plan.transformer_type,
+            **verdict,
         },
     )
+
+
+def _write_torchtune(plan: Plan, training: Path, epoch: Path, base: Path, staging: Path) -> None:
+    write_merged(epoch, staging / MERGED_FOLDER, plan.has_chat_template)
+    write_adapter(epoch, staging / ADAPTER_FOLDER, repository_name(plan.base))
+
+
+def _prove_torchtune(plan: Plan, training: Path, epoch: Path, base: Path, staging: Path) -> Mapping[str, Any]:
+    adapter = staging / ADAPTER_FOLDER
+    found = adapter if adapter.exists() else None
+    return asdict(verify(staging / MERGED_FOLDER, found, base, plan.lora_scale, plan.quantizes_base))
+
+
+def _write_transformers(plan: Plan, training: Path, epoch: Path, base: Path, staging: Path) -> None:
+    from kfp_finetune.components.export_model.predictions import write_trained, write_trained_adapter
+    from kfp_finetune.components.transformers_train.recipe import read_recipe
+
+    write_trained(read_recipe(training), epoch, base, staging / MERGED_FOLDER)
+    write_trained_adapter(epoch, staging / ADAPTER_FOLDER, repository_name(plan.base))
+
+
+def _prove_transformers(plan: Plan, training: Path, epoch: Path, base: Path, staging: Path) -> Mapping[str, Any]:
+    from kfp_finetune.components.export_model.predictions import verify_predictions
+    from kfp_finetune.components.transformers_train.recipe import read_recipe
+
+    return asdict(verify_predictions(read_recipe(training), training, epoch, staging / MERGED_FOLDER))
+
+
+WAYS: Mapping[str, tuple[Callable[..., None], Callable[..., Mapping[str, Any]]]] = {
+    TORCHTUNE: (_write_torchtune, _prove_torchtune),
+    TRANSFORMERS: (_write_transformers, _prove_transformers),
+}
+"""By what trained, how a model is laid out, and how that is proven."""
 
 
 def _choose(plan: Plan, training: Path) -> Path:

@@ -1,13 +1,13 @@
 """Lays out a finished model: merged weights in one folder, the adapter in another, never both in one."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 from safetensors import safe_open
 
 from kfp_finetune.chat import DEFAULT_CHAT_TEMPLATE
+from kfp_finetune.publishing import link_or_copy
 from kfp_finetune.training.epochs import ADAPTER_FOLDER, RECIPE_STATE_NAME
 from kfp_finetune.workspace import INDEX_NAME
 
@@ -61,14 +61,6 @@ def write_adapter(epoch: Path, target: Path, base: str) -> bool:
         config["use_dora"] = any(name.endswith(".lora_magnitude_vector") for name in adapter.keys())  # noqa: SIM118
     (target / "adapter_config.json").write_text(json.dumps(config, indent=2))
     return True
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Makes a second name for a file, or a copy where the volume has no hard links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _index(folder: Path) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from kfp import dsl
 
 from kfp_finetune.images import STEPS_IMAGE, TRAIN_IMAGE
+from kfp_finetune.training.interface import PASSED_THROUGH
 
 
 @dsl.component(base_image=TRAIN_IMAGE, install_kfp_package=False)
@@ -124,22 +125,6 @@ def torchtune_train(
 
         plan = recall_plan(training_plan)
         return record_training(plan, train(plan, workspace), metrics, report, summary, workspace)
-
-
-PASSED_THROUGH = [
-    # The step, too, needs the version that it was compiled from.
-    dsl.TaskConfigPassthrough(field=dsl.TaskConfigField.ENV, apply_to_task=True)
-] + [
-    dsl.TaskConfigPassthrough(field=field, apply_to_task=False)
-    for field in (
-        dsl.TaskConfigField.RESOURCES,
-        dsl.TaskConfigField.KUBERNETES_AFFINITY,
-        dsl.TaskConfigField.KUBERNETES_TOLERATIONS,
-        dsl.TaskConfigField.KUBERNETES_NODE_SELECTOR,
-        dsl.TaskConfigField.KUBERNETES_VOLUMES,
-    )
-]
-"""What is set on this task and meant for the training pods: the step that waits asks for no GPU and mounts nothing."""
 
 
 @dsl.component(base_image=STEPS_IMAGE, install_kfp_package=False, task_config_passthroughs=PASSED_THROUGH)

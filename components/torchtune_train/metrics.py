@@ -1,6 +1,5 @@
 """The figures of each step: a line in a file, a line of progress in the log, and trackers where asked for."""
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from torchtune.training.metric_logging import MetricLoggerInterface
 
 from kfp_finetune.components.torchtune_train.loggers import open_loggers
-from kfp_finetune.progress import progress_printer
+from kfp_finetune.metrics import step_recorder
 
 LABELS_ONLY = "tokens_per_second_per_gpu"
 """torchtune's own figure counts the tokens of the loss alone, which says little about the speed."""
@@ -26,10 +25,8 @@ class MetricsFile(MetricLoggerInterface):
     """
 
     def __init__(self, path: str, total_steps: int, loggers: Mapping[str, Mapping[str, Any]] | None = None):
-        self._file = Path(path).open("a", buffering=1)  # noqa: SIM115  closed by close()
-        self._total_steps = total_steps
+        self._record = step_recorder(Path(path), total_steps)
         self._loggers = open_loggers(loggers or {}, Path(path).parent)
-        self._report: Any = None
         self._learning_rate = 0.0
         self._tokens_read: Callable[[], int] = lambda: 0
         self._before = (0, time.monotonic())
@@ -60,11 +57,7 @@ class MetricsFile(MetricLoggerInterface):
         if "lr" in figures:
             figures["lr"], self._learning_rate = self._learning_rate, figures["lr"]
         figures |= self._speed()
-        self._file.write(json.dumps({"step": step, "time": round(time.time(), 3), **figures}) + "\n")
-        self._report = self._report or progress_printer("train", self._total_steps, "step", done=step - 1)
-        self._report(
-            step, **{name: round(figures[name], 4) for name in ("loss", "tokens_per_second") if name in figures}
-        )
+        self._record(step, figures)
         self._loggers.log_dict(figures, step)
 
     def _speed(self) -> dict[str, float]:
@@ -75,6 +68,5 @@ class MetricsFile(MetricLoggerInterface):
         return {"tokens": tokens, "seconds": round(seconds, 4), "tokens_per_second": speed}
 
     def close(self) -> None:
-        """Closes the file and the trackers."""
-        self._file.close()
+        """Closes the trackers."""
         self._loggers.close()

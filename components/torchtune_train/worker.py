@@ -5,11 +5,8 @@ It runs torchtune's own distributed recipe on one configuration, and goes on fro
 
 import argparse
 import importlib.util
-import json
 import os
-import resource
 import time
-from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
@@ -28,8 +25,7 @@ from kfp_finetune.components.torchtune_train.quantization import restore_in
 from kfp_finetune.components.torchtune_train.settings import TrainSettings, runs_without_fsdp
 from kfp_finetune.components.torchtune_train.tensor_parallel import clip_over_meshes
 from kfp_finetune.launch.process import die_with_parent
-from kfp_finetune.publishing import write_atomically
-from kfp_finetune.training.result import RESULT_NAME, Result
+from kfp_finetune.training.measure import measure, record_result
 
 FULL = ("full_finetune_distributed", "FullFinetuneRecipeDistributed")
 ADAPTER = ("lora_finetune_distributed", "LoRAFinetuneRecipeDistributed")
@@ -112,9 +108,10 @@ def train(method: str, config: DictConfig) -> None:
         recipe._metric_logger.begin(float(get_lr(optimizer)), lambda: rows.tokens_read * readers)
     began = time.monotonic()
     recipe.train()
-    result = _measure(rows.tokens_read, readers, on_gpu, time.monotonic() - began)
-    if torch.distributed.get_rank() == 0:
-        write_atomically(Path(config.output_dir) / RESULT_NAME, json.dumps(asdict(result), indent=2))
+    seconds = time.monotonic() - began
+    # Processes that share each matrix read the same rows.
+    tokens = rows.tokens_read * readers / torch.distributed.get_world_size()
+    record_result(Path(config.output_dir), measure(tokens, seconds, on_gpu))
     recipe.cleanup()
 
 
@@ -125,22 +122,6 @@ def _mend(config: DictConfig, on_gpu: bool) -> None:
         support_cpu()
     if config.get("tensor_parallel_dim", 1) > 1:
         torch.nn.utils.clip_grad_norm_ = clip_over_meshes  # type: ignore[assignment]
-
-
-def _measure(tokens_read: int, readers: int, on_gpu: bool, seconds: float) -> Result:
-    device = torch.device("cuda" if on_gpu else "cpu")
-    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    tokens = torch.tensor(tokens_read, device=device)
-    memory = torch.tensor(peak, device=device)
-    torch.distributed.all_reduce(tokens)
-    torch.distributed.all_reduce(memory, op=torch.distributed.ReduceOp.MAX)
-    return Result(
-        tokens=int(tokens) * readers // torch.distributed.get_world_size(),
-        seconds=round(seconds, 3),
-        peak_memory_gib=round(int(memory) / 2**30, 3),
-        device=torch.cuda.get_device_name() if on_gpu else "cpu",
-        world_size=torch.distributed.get_world_size(),
-    )
 
 
 def main() -> None:

@@ -111,7 +111,7 @@ def _with_task_config(request: Request, task: Any) -> Request:
     )
 
 
-def check_cluster(runtime: str, volume: str, num_nodes: int, trainjob: Any) -> list[Problem]:
+def check_cluster(runtime: str, volume: str, num_nodes: int, trainjob: Any, nodes: str = "num_nodes") -> list[Problem]:
     """What keeps a training from running on the cluster at hand, found before a pod is asked for.
 
     Args:
@@ -119,6 +119,7 @@ def check_cluster(runtime: str, volume: str, num_nodes: int, trainjob: Any) -> l
         volume: See `Request`.
         num_nodes: Pods of the training.
         trainjob: What the user gave for `JobSettings`.
+        nodes: The parameter that says how many pods.
     """
     settings, problems = read_job_settings(trainjob)
     try:
@@ -129,7 +130,7 @@ def check_cluster(runtime: str, volume: str, num_nodes: int, trainjob: Any) -> l
         return [*problems, *error.problems]
     checks: list[Callable[[], object]] = [
         partial(find_runtime, cluster, runtime),
-        partial(_check_volume, cluster, volume, num_nodes),
+        partial(_check_volume, cluster, volume, num_nodes, nodes),
         partial(_check_secrets, cluster, settings or JobSettings()),
     ]
     for check in checks:
@@ -147,7 +148,7 @@ def _missing_rights(cluster: Cluster) -> list[Problem]:
     return [missing_right(user, right.verb, right.resource, cluster.namespace) for right in missing]
 
 
-def _check_volume(cluster: Cluster, name: str, num_nodes: int) -> None:
+def _check_volume(cluster: Cluster, name: str, num_nodes: int, nodes: str) -> None:
     where = f"in namespace {cluster.namespace}"
     with api_call("get", "persistentvolumeclaims", cluster.namespace):
         try:
@@ -159,10 +160,10 @@ def _check_volume(cluster: Cluster, name: str, num_nodes: int) -> None:
             raise refuse("volume", f"{name!r}, of which there is none {where}", "a volume that exists", mend) from error
     if num_nodes > 1 and "ReadWriteMany" not in claim.spec.access_modes:
         raise refuse(
-            "num_nodes",
+            nodes,
             f"{num_nodes}, with volume {name} that is {', '.join(claim.spec.access_modes)}",
             "1 with such a volume; more nodes need ReadWriteMany",
-            "Set access_mode to ReadWriteMany and volume to a new name, or num_nodes to 1.",
+            f"Set access_mode to ReadWriteMany and volume to a new name, or {nodes} to 1.",
         )
 
 

@@ -12,6 +12,12 @@ PLAN_NAME = "plan.json"
 DATA_REPORT_NAME = "data.html"
 """The page on a training's rows, beside its plan."""
 
+EVALUATION_NAME = "evaluation.json"
+"""How the trained model compares with its base on the held-out rows: `loss_before`, `loss_after` and more."""
+
+TORCHTUNE, TRANSFORMERS = "torchtune", "transformers"
+"""What trains."""
+
 CAUSAL_LM = "AutoModelForCausalLM"
 """The class of transformers that loads what torchtune trains."""
 
@@ -44,6 +50,7 @@ class Plan:
         origin: Address of the model that the series began with.
         license: Of that model, as it was stated.
         transformer_type: The class of transformers that loads the model.
+        trainer: What trains: "torchtune" or "transformers".
     """
 
     key: str
@@ -66,6 +73,7 @@ class Plan:
     origin: str = ""
     license: str = ""
     transformer_type: str = CAUSAL_LM
+    trainer: str = TORCHTUNE
 
     @property
     def quantizes_base(self) -> bool:

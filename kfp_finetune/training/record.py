@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kfp_finetune.reports.page import Note, page
 from kfp_finetune.reports.training import training_report
 from kfp_finetune.results import DATA_REPORT, TRAINING_REPORT, print_result
-from kfp_finetune.training.plan import DATA_REPORT_NAME, Plan
+from kfp_finetune.training.plan import DATA_REPORT_NAME, EVALUATION_NAME, Plan
 from kfp_finetune.training.planning import Outcome, describe
 from kfp_finetune.training.summary import REPORT_NAME as TRAINING_REPORT_NAME
 from kfp_finetune.training.summary import Summary, facts, markdown, parse_summary
@@ -51,7 +51,7 @@ def _exported(outcome: Outcome, workspace_root: str) -> dict[str, float | str]:
     workspace = open_workspace(workspace_root)
     found: dict[str, float | str] = {"export": workspace.relative(workspace.export(outcome.plan.key))}
     try:
-        evaluation = json.loads((workspace.training(outcome.plan.key) / "evaluation.json").read_text())
+        evaluation = json.loads((workspace.training(outcome.plan.key) / EVALUATION_NAME).read_text())
     except FileNotFoundError:
         return found
     return found | {name: round(evaluation[name], 4) for name in ("loss_before", "loss_after")}

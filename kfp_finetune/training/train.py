@@ -15,6 +15,10 @@ from kfp_finetune.training.summary import REPORT_NAME, Summary, facts, read_summ
 from kfp_finetune.workspace import open_workspace
 
 
+def _nothing(plan: Plan, training: Path) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Worker:
     """What each process of a training runs.
@@ -23,11 +27,13 @@ class Worker:
         module: Run by `python -m`.
         arguments: Of its command line, for a plan and the training's folder.
         node: Module that each pod of a training on a cluster runs; see `training.node`.
+        conclude: What is made of the training's folder once all epochs are there; more than once does no harm.
     """
 
     module: str
     arguments: Callable[[Plan, Path], Sequence[str]]
     node: str
+    conclude: Callable[[Plan, Path], None] = _nothing
 
 
 def train(plan: Plan, worker: Worker, workspace_root: str, topology: Topology | None = None) -> Summary:
@@ -48,6 +54,7 @@ def train(plan: Plan, worker: Worker, workspace_root: str, topology: Topology | 
         finished = finished_epochs(training)
         if finished == plan.epochs:
             print(f"training {plan.key} is finished already", flush=True)
+            worker.conclude(plan, training)
             return read_summary(training)
         print(f"training {plan.key} begins at epoch {finished + 1} of {plan.epochs}", flush=True)
         sweep_unfinished(training)
@@ -59,6 +66,7 @@ def train(plan: Plan, worker: Worker, workspace_root: str, topology: Topology | 
             raise
         finally:
             _write_report(plan, training, failure)
+        worker.conclude(plan, training)
         return read_summary(training)
 
 

@@ -1,8 +1,7 @@
 """Fine-tunes a model with TorchTune, from dataset to verified export."""
 
-from kfp import dsl, kubernetes
+from kfp import dsl
 
-from kfp_finetune._version import VERSION, VERSION_VARIABLE
 from kfp_finetune.components.clean_up.component import clean_up
 from kfp_finetune.components.create_volume.component import create_volume as create_volume_step
 from kfp_finetune.components.evaluate_model.component import evaluate_model
@@ -11,20 +10,8 @@ from kfp_finetune.components.initialize_dataset.component import initialize_data
 from kfp_finetune.components.initialize_model.component import initialize_model
 from kfp_finetune.components.torchtune_train.component import plan, torchtune_train, torchtune_trainjob
 from kfp_finetune.images import STEPS_IMAGE, TRAIN_IMAGE
+from kfp_finetune.pipelines.wiring import ask_for_gpus, give_secrets, mount_volume, settle
 from kfp_finetune.workspace import MOUNT_PATH
-
-HF_KEYS = {"token": "HF_TOKEN", "endpoint": "HF_ENDPOINT"}
-S3_KEYS = {
-    name: name
-    for name in (
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "AWS_ENDPOINT_URL_S3",
-        "AWS_REGION",
-    )
-}
-"""Keys of the two Secrets, and the environment variable that each becomes."""
 
 
 @dsl.pipeline(
@@ -191,17 +178,9 @@ def torchtune_finetune(
             evaluated = evaluate_model(training_plan=training_plan, trained=trained, workspace=workspace)
             exported = export_model(training_plan=training_plan, name=name, keep_runs=keep_runs, workspace=workspace)
             exported.after(evaluated)
-            for step, gpus in (here, num_procs_per_node), (evaluated, 1):
-                step.set_accelerator_type(accelerator).set_accelerator_limit(gpus)
-                # kfp 2.17 leaves the parameters of these setters out of the inputs of the groups around a task.
-                step.register_pipeline_channels([accelerator, num_procs_per_node])
-    for step in data, base, planned, here, evaluated, exported:
-        kubernetes.mount_pvc(step, pvc_name=storage.output, mount_path=MOUNT_PATH)
-    for step in data, base:
-        kubernetes.use_secret_as_env(step, hf_secret, HF_KEYS, optional=True)
-        kubernetes.use_secret_as_env(step, s3_secret, S3_KEYS, optional=True)
-    for step in planned, here, evaluated, exported:
-        step.set_container_image(train_image)
-    for step in storage, cleanup, data, base, planned, by_trainjob, here, evaluated, exported:
-        step.set_caching_options(False)
-        step.set_env_variable(VERSION_VARIABLE, VERSION)
+            ask_for_gpus(here, accelerator, num_procs_per_node)
+            ask_for_gpus(evaluated, accelerator, 1)
+    fetching, loading = (data, base), (planned, here, evaluated, exported)
+    mount_volume((*fetching, *loading), storage.output)
+    give_secrets(fetching, hf_secret, s3_secret)
+    settle((storage, cleanup, by_trainjob, *fetching, *loading), train_image, loading)

@@ -1,0 +1,107 @@
+"""What a finished training came to: the figures of the held-out rows, which epoch is the best, and the run's page."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kfp_finetune.components.transformers_train.tasks.table import TASKS
+from kfp_finetune.metrics import METRICS_NAME, read_metrics
+from kfp_finetune.publishing import write_atomically
+from kfp_finetune.reports.charts import Series, line_chart
+from kfp_finetune.reports.numbers import number
+from kfp_finetune.reports.page import Block, Chart, Facts, Samples, page
+from kfp_finetune.reports.training import training_blocks
+from kfp_finetune.training.epochs import choose_epoch, whole_epochs
+from kfp_finetune.training.plan import EVALUATION_NAME, Plan
+from kfp_finetune.training.summary import facts
+from kfp_finetune.workspace import REPORT_NAME
+
+HELD_OUT_FOLDER = "held_out"
+"""Folder of an epoch with what the model makes of the held-out rows, apart from the model's own files."""
+
+FIGURES_NAME = "figures.json"
+"""File there with the figures of all of them."""
+
+BEFORE_NAME = "before.json"
+"""File of a training with the same of the base."""
+
+FALLING = frozenset({"loss", "perplexity"})
+"""Figures of which less is better."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How the trained model compares with its base on the held-out rows.
+
+    Args:
+        loss_before: The base's.
+        loss_after: The trained model's.
+        figures_before: The task's figures of the base.
+        figures_after: The same of the trained model.
+        epoch: The epoch that was compared: the newest, or the best of those kept.
+        epochs: The figures of each epoch that is there.
+    """
+
+    loss_before: float
+    loss_after: float
+    figures_before: Mapping[str, float]
+    figures_after: Mapping[str, float]
+    epoch: str
+    epochs: Mapping[str, Mapping[str, float]]
+
+
+def conclude(plan: Plan, training: Path) -> None:
+    """Writes the evaluation, the note of the epoch that is to be exported, and the page.
+
+    Args:
+        plan: The training, all of whose epochs were trained.
+        training: Its folder.
+    """
+    before = json.loads((training / BEFORE_NAME).read_text())
+    folders = list(whole_epochs(training).values())
+    epochs = {folder.name: json.loads((folder / HELD_OUT_FOLDER / FIGURES_NAME).read_text()) for folder in folders}
+    chosen = _best(plan, epochs) if plan.export_checkpoint == "best" else folders[-1].name
+    choose_epoch(training, training / chosen)
+    after = epochs[chosen]
+    evaluation = Evaluation(
+        loss_before=before["loss"],
+        loss_after=after["loss"],
+        figures_before={name: value for name, value in before.items() if name != "loss"},
+        figures_after={name: value for name, value in after.items() if name != "loss"},
+        epoch=chosen,
+        epochs=epochs,
+    )
+    write_atomically(training / EVALUATION_NAME, json.dumps(asdict(evaluation), indent=2))
+    write_atomically(training / REPORT_NAME, _page(plan, before, evaluation, read_metrics(training / METRICS_NAME)))
+
+
+def _best(plan: Plan, epochs: Mapping[str, Mapping[str, float]]) -> str:
+    task = TASKS[plan.transformer_type]
+    return (max if task.greater_is_better else min)(epochs, key=lambda name: epochs[name][task.best])
+
+
+def _page(
+    plan: Plan, before: Mapping[str, float], evaluation: Evaluation, metrics: Sequence[Mapping[str, float]]
+) -> str:
+    after = evaluation.epochs[evaluation.epoch]
+    compared = [[_title(name), number(before[name]), number(after[name])] for name in after if name in before]
+    blocks: list[Block] = [
+        Samples("Held-out rows", ["Figure", "Base model", "Tuned model"], compared),
+        *(_curve(name, before[name], evaluation) for name in after if name in before),
+        Facts("Settings", [*facts(plan), ("Epoch", evaluation.epoch)]),
+        *training_blocks(metrics),
+    ]
+    return page(f"{plan.base}, before and after", "Fine-tuning report", blocks)
+
+
+def _curve(name: str, before: float, evaluation: Evaluation) -> Chart:
+    values = [before, *(figures[name] for figures in evaluation.epochs.values())]
+    numbers = [0, *(int(epoch.removeprefix("epoch_")) + 1 for epoch in evaluation.epochs)]
+    line = Series(_title(name), [float(epoch) for epoch in numbers], values)
+    return Chart(f"{_title(name)} of the held-out rows", line_chart([line], "epochs", name))
+
+
+def _title(name: str) -> str:
+    direction = "lower" if name in FALLING else "higher"
+    return f"{name.replace('_', ' ').capitalize()} ({direction} is better)"

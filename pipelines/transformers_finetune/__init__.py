@@ -1,0 +1,1 @@
+"""Fine-tunes a model of transformers for its task, from dataset to verified export."""
