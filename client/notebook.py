@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 from kfp import client as kfp_client
 from rich.console import Console
 
-from kfp_finetune.client.packages import DEFAULT
+from kfp_finetune.client.packages import DEFAULT, find_package
+from kfp_finetune.client.parameters import read_parameters
 from kfp_finetune.client.server import schedules
 from kfp_finetune.client.server.connection import Address, Server, connect
 from kfp_finetune.client.server.following import Ended
@@ -116,7 +117,7 @@ def finetune(
     model: str,
     dataset: str,
     *,
-    method: str = "lora",
+    method: str = "",
     nodes: int = 1,
     name: str = "finetune",
     to: To = None,
@@ -130,13 +131,15 @@ def finetune(
     Args:
         model: hf://ORGANISATION/NAME[@REVISION], s3://BUCKET/PREFIX or a path on the volume.
         dataset: hf://ORGANISATION/NAME[@REVISION][/FOLDER], s3://BUCKET/PREFIX or a path on the volume.
-        method: "full", "lora", "dora", "qlora" or "qdora".
+        method: "full", "lora", "dora", "qlora" or "qdora"; empty for the pipeline's default, or where it has no such
+            parameter.
         nodes: Machines; with more than one the training is a TrainJob, on a volume that is made ReadWriteMany.
         name: The series.
         to: Where to run; see `To`.
         experiment: Groups runs in the UI; empty for the series' name.
         service_account: As whom the steps run; empty for the server's default.
-        pipeline: A compiled pipeline.yaml, such as one with your own images; else the one of this library.
+        pipeline: The name of a pipeline of this library ("torchtune_finetune", "transformers_finetune"), or a compiled
+            pipeline.yaml, such as one with your own images.
         parameters: Any other parameter of the pipeline, by name.
 
     Returns:
@@ -145,7 +148,7 @@ def finetune(
     Raises:
         UserError: With everything that is wrong, before anything is sent; or if the server refuses the run.
     """
-    prepared = prepare(str(pipeline), _arguments(model, dataset, method, nodes, name, parameters))
+    prepared = prepare(str(pipeline), _arguments(str(pipeline), model, dataset, method, nodes, name, parameters))
     server = _server(to)
     run = start(server, prepared, experiment=experiment, service_account=service_account)
     return Run(server, run.run_id)
@@ -158,7 +161,7 @@ def schedule(
     *,
     cron: str = "",
     every_seconds: int = 0,
-    method: str = "lora",
+    method: str = "",
     nodes: int = 1,
     max_concurrency: int = 1,
     enabled: bool | None = None,
@@ -193,7 +196,7 @@ def schedule(
         UserError: With everything that is wrong, before anything is sent; or if the server refuses it.
     """
     trigger = schedules.read_trigger(cron, every_seconds)
-    prepared = prepare(str(pipeline), _arguments(model, dataset, method, nodes, name, parameters))
+    prepared = prepare(str(pipeline), _arguments(str(pipeline), model, dataset, method, nodes, name, parameters))
     server = _server(to)
     return schedules.set_schedule(
         server,
@@ -223,11 +226,14 @@ def open_run(run: str, to: To = None) -> Run:
 
 
 def _arguments(
-    model: str, dataset: str, method: str, nodes: int, name: str, parameters: dict[str, Any]
+    pipeline: str, model: str, dataset: str, method: str, nodes: int, name: str, parameters: dict[str, Any]
 ) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"model": model, "dataset": dataset, "method": method, "name": name}
+    arguments: dict[str, Any] = {"model": model, "dataset": dataset, "name": name}
+    if method:
+        arguments |= {"method": method}
     if nodes != 1:
-        arguments |= {"num_nodes": nodes, "launcher": "trainjob", "access_mode": "ReadWriteMany"}
+        machines = "num_workers" if "num_workers" in read_parameters(find_package(pipeline)) else "num_nodes"
+        arguments |= {machines: nodes, "launcher": "trainjob", "access_mode": "ReadWriteMany"}
     return arguments | parameters
 
 

@@ -13,7 +13,7 @@ LONGEST_TEXT = 400
 
 
 def show_outcome(console: Console, summary: RunSummary) -> None:
-    """Prints the losses, where the model and the report lie, and one answer of each model.
+    """Prints the losses and other figures, where the model and the report lie, and one answer of each model.
 
     Args:
         console: Where to print.
@@ -25,6 +25,11 @@ def show_outcome(console: Console, summary: RunSummary) -> None:
     rows = [
         ("Held-out loss before", f"{summary.loss_before:.3f}"),
         ("Held-out loss after", f"{summary.loss_after:.3f}"),
+        *(
+            (f"Held-out {name.replace('_', ' ')}", f"{summary.figures_before[name]:.3f} before, {after:.3f} after")
+            for name, after in summary.figures_after.items()
+            if name in summary.figures_before
+        ),
         ("Tokens per second", f"{summary.tokens_per_second:,.0f}"),
         ("Model", _short(summary.export)),
         ("Report", _short(summary.report)),

@@ -35,8 +35,21 @@ class Parameter:
         return self.default is None
 
 
-def read_parameters(pipeline: Path) -> dict[str, Parameter]:
-    """The parameters of a compiled pipeline, by name.
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled pipeline, as far as who runs it needs to know it.
+
+    Args:
+        name: As Kubeflow Pipelines has it.
+        parameters: By name.
+    """
+
+    name: str
+    parameters: Mapping[str, Parameter]
+
+
+def read_pipeline(pipeline: Path) -> Compiled:
+    """Reads what a compiled pipeline is called and what it takes.
 
     Args:
         pipeline: A compiled pipeline.yaml.
@@ -47,14 +60,20 @@ def read_parameters(pipeline: Path) -> dict[str, Parameter]:
     try:
         spec = next(iter(yaml.safe_load_all(pipeline.read_text())))
         inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
-        return {
+        parameters = {
             name: Parameter(name, fields["parameterType"], fields.get("description", ""), fields.get("defaultValue"))
             for name, fields in inputs.items()
         }
+        return Compiled(spec["pipelineInfo"]["name"], parameters)
     except (OSError, ValueError, yaml.YAMLError, StopIteration, KeyError, TypeError, AttributeError) as error:
         raise refuse(
             "pipeline", str(pipeline), "a compiled pipeline.yaml", "Compile it with ./compile.sh, or check the path."
         ) from error
+
+
+def read_parameters(pipeline: Path) -> Mapping[str, Parameter]:
+    """The parameters of a compiled pipeline, by name; see `read_pipeline`."""
+    return read_pipeline(pipeline).parameters
 
 
 def parse_assignment(parameters: Mapping[str, Parameter], assignment: str) -> Any:

@@ -1,5 +1,6 @@
 """Runs a pipeline here for a person: checks what was typed, shows how it proceeds, explains what went wrong."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,16 +8,16 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from kfp_finetune.client.checks import check_local
+from kfp_finetune.client.checks.values import check_local
 from kfp_finetune.client.events import StepStarted
 from kfp_finetune.client.given import read_given, read_values_file
 from kfp_finetune.client.local import LocalRun, laptop_arguments, run_local
-from kfp_finetune.client.parameters import read_parameters
+from kfp_finetune.client.parameters import read_pipeline
 from kfp_finetune.client.view import RunView
 from kfp_finetune.errors import USER_ERROR_STATUS
 from kfp_finetune.workspace import open_workspace
 
-TRAINING_STEP = "torchtune-train"
+TRAINING_STEPS = frozenset({"torchtune-train", "transformers-train"})
 
 
 def run_pipeline(
@@ -38,8 +39,9 @@ def run_pipeline(
         UserError: If a parameter or the workspace is wrong.
         typer.Exit: If a step failed: status 2 if it refused what it was given, else 1.
     """
-    parameters = read_parameters(pipeline)
-    values = read_given(parameters, read_values_file(file) if file else {}, assignments, check_local)
+    compiled = read_pipeline(pipeline)
+    parameters, check = compiled.parameters, partial(check_local, pipeline=compiled.name)
+    values = read_given(parameters, read_values_file(file) if file else {}, assignments, check)
     arguments = laptop_arguments(parameters, values, workspace)
     open_workspace(str(workspace))
     log = workspace / "logs" / "local.log"
@@ -54,7 +56,7 @@ def run_pipeline(
         run = run_local(pipeline, arguments, workspace / "kfp", log, on_event)
     if not run.succeeded:
         _explain(run, log, console)
-    if "name" in parameters and TRAINING_STEP not in steps:
+    if "name" in parameters and not TRAINING_STEPS.intersection(steps):
         console.print("Nothing to do: this training is exported already, and the newest of its series.")
     return str(arguments.get("name", parameters["name"].default)) if "name" in parameters else ""
 

@@ -37,6 +37,21 @@ def read_settings(kind: type[T], values: Mapping[str, Any], prefix: str = "") ->
     return (None, unknown) if unknown else (settings, [])
 
 
+def whole_numbers(value: Any) -> Any:
+    """A value with its whole numbers as such, in whatever it holds too.
+
+    KFP's own runners hand on every number of an object as a float.
+
+    Args:
+        value: Of JSON's kinds.
+    """
+    if isinstance(value, Mapping):
+        return {name: whole_numbers(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [whole_numbers(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _unknown(name: str, value: Any, known: Sequence[str]) -> Problem:
     return Problem(name, repr(value), f"a setting that there is: {', '.join(known)}", f"Correct {name} and run again.")
 

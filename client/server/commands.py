@@ -30,7 +30,12 @@ CaFile = Annotated[str, typer.Option(help="Certificate of the authority that sig
 UiHost = Annotated[
     str, typer.Option(envvar="KF_PIPELINES_UI_ENDPOINT", help="Address of the UI, if --host is the API's.")
 ]
-Package = Annotated[str, typer.Argument(help="A compiled pipeline.yaml, or the name of one of this library.")]
+Package = Annotated[
+    str,
+    typer.Argument(
+        help="A compiled pipeline.yaml, or the name of one of this library: torchtune_finetune, transformers_finetune."
+    ),
+]
 Assignments = Annotated[list[str], typer.Option("--set", "-s", help="A parameter: NAME=VALUE; may be repeated.")]
 ValuesFile = Annotated[Path | None, typer.Option("--file", "-f", help="A YAML file of parameters.")]
 Experiment = Annotated[str, typer.Option(help="Groups runs in the UI; empty for the series' name.")]

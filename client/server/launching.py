@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kfp_finetune.client.checks import check_remote
+from kfp_finetune.client.checks.values import check_remote
 from kfp_finetune.client.given import read_given
 from kfp_finetune.client.packages import find_package
-from kfp_finetune.client.parameters import read_parameters
+from kfp_finetune.client.parameters import read_pipeline
 from kfp_finetune.client.server.connection import Server
 from kfp_finetune.client.server.runs import DEFAULT_EXPERIMENT, Submitted, submit
 from kfp_finetune.client.server.uploads import upload
@@ -42,10 +43,11 @@ def prepare(pipeline: str, values: Mapping[str, Any], assignments: Sequence[str]
         UserError: With everything that is wrong.
     """
     package = find_package(pipeline)
-    parameters = read_parameters(package)
+    compiled = read_pipeline(package)
+    parameters, check = compiled.parameters, partial(check_remote, pipeline=compiled.name)
     has_series = "name" in parameters
     given = {"name": series, **values} if series and has_series else values
-    arguments = read_given(parameters, given, assignments, check_remote)
+    arguments = read_given(parameters, given, assignments, check)
     return Prepared(package, arguments, str(arguments.get("name", parameters["name"].default)) if has_series else "")
 
 

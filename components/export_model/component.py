@@ -9,19 +9,23 @@ from kfp_finetune.images import TRAIN_IMAGE
 def export_model(
     training_plan: dsl.Input[dsl.Artifact],
     model: dsl.Output[dsl.Model],
+    report: dsl.Output[dsl.HTML],
     trained: str = "",
     name: str = "finetune",
     keep_runs: int = 0,
+    gate: dict = {},  # noqa: B006  KFP takes the default from here
     workspace: str = "/workspace",
 ):
-    """Publishes the newest epoch as a model that transformers loads, verified tensor by tensor.
+    """Publishes the newest or best epoch as a model that transformers loads, verified before anybody sees it.
 
     Args:
         training_plan: From plan; the training must have an epoch.
         model: The export's manifest: where it lies, its files' sizes and checksums.
+        report: The whole run on one page: the held-out rows before and after, the training's curves.
         trained: From the step that trained; it only makes this step wait for that one.
         name: The series; latest/NAME points to the export afterwards.
         keep_runs: How many trainings and exports of the series to keep on the volume, with this one; 0 for all.
+        gate: Bounds for the figures of the held-out rows, without which nothing is exported: {"min_improvement": 0.1}.
         workspace: Where the volume is mounted.
     """
     from kfp_finetune.errors import clear_errors
@@ -31,4 +35,5 @@ def export_model(
         from kfp_finetune.components.export_model.record import record_export
         from kfp_finetune.training.record import recall_plan
 
-        record_export(export(recall_plan(training_plan), name, workspace, keep_runs), model)
+        plan = recall_plan(training_plan)
+        record_export(plan, export(plan, name, workspace, keep_runs, gate), model, report, workspace)

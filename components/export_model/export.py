@@ -1,5 +1,6 @@
 """Publishes an epoch of a training as a model that is proven to load."""
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -9,17 +10,20 @@ from typing import Any
 
 from kfp_finetune.components.export_model.split import write_adapter, write_merged
 from kfp_finetune.components.export_model.verify import verify
-from kfp_finetune.errors import refuse
+from kfp_finetune.errors import UserError, refuse
 from kfp_finetune.manifests import MANIFEST_NAME, Manifest, describe_files, is_intact, read_manifest
 from kfp_finetune.publishing import exclusive, publishing
 from kfp_finetune.series import MERGED_FOLDER, note_use, prune_series
 from kfp_finetune.sources.hub_address import repository_name
 from kfp_finetune.training.epochs import ADAPTER_FOLDER, check_finished, chosen_epoch, newest_epoch
-from kfp_finetune.training.plan import TORCHTUNE, TRANSFORMERS, Plan
+from kfp_finetune.training.gate import failed_bounds
+from kfp_finetune.training.plan import EVALUATION_NAME, TORCHTUNE, TRANSFORMERS, Plan
 from kfp_finetune.workspace import REPORT_NAME, Workspace, open_workspace, point_latest
 
 
-def export(plan: Plan, name: str, workspace_root: str, keep_runs: int = 0) -> Manifest:
+def export(
+    plan: Plan, name: str, workspace_root: str, keep_runs: int = 0, gate: Mapping[str, float] | None = None
+) -> Manifest:
     """Publishes a training's model, or finds it published, and makes it the newest of its series; older ones may go.
 
     Args:
@@ -27,6 +31,7 @@ def export(plan: Plan, name: str, workspace_root: str, keep_runs: int = 0) -> Ma
         name: The series.
         workspace_root: Absolute path of the mounted volume.
         keep_runs: How many trainings of the series to keep, with this one; 0 for all.
+        gate: Bounds that the training's figures on the held-out rows must keep.
 
     Returns:
         The manifest of exports/KEY.
@@ -37,6 +42,7 @@ def export(plan: Plan, name: str, workspace_root: str, keep_runs: int = 0) -> Ma
     """
     workspace = open_workspace(workspace_root)
     workspace.latest(name)
+    _check_gate(plan, workspace.root / plan.training, gate or {})
     target = workspace.export(plan.key)
     with exclusive(target):
         manifest = read_manifest(target)
@@ -49,6 +55,18 @@ def export(plan: Plan, name: str, workspace_root: str, keep_runs: int = 0) -> Ma
     note_use(workspace, name, plan.key)
     prune_series(workspace, name, keep_runs)
     return manifest
+
+
+def _check_gate(plan: Plan, training: Path, gate: Mapping[str, float]) -> None:
+    if not gate:
+        return
+    try:
+        evaluation = json.loads((training / EVALUATION_NAME).read_text())
+    except FileNotFoundError as error:
+        given = f"{dict(gate)}, with training {plan.key} that is not evaluated"
+        raise refuse("gate", given, "an evaluated training", "Run evaluate_model before.") from error
+    if problems := failed_bounds(gate, evaluation):
+        raise UserError(problems)
 
 
 def _build(workspace: Workspace, plan: Plan, staging: Path) -> Manifest:

@@ -1,21 +1,39 @@
-"""An export as the artifact that KFP shows."""
+"""An export as the artifacts that KFP shows."""
 
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfp_finetune.artifacts import record_manifest
 from kfp_finetune.manifests import Manifest
-from kfp_finetune.results import MANIFEST, print_result
+from kfp_finetune.reports.page import Note, page
+from kfp_finetune.results import MANIFEST, REPORT, print_result
+from kfp_finetune.training.plan import Plan
+from kfp_finetune.training.record import evaluated_figures
+from kfp_finetune.workspace import REPORT_NAME, open_workspace
 
 if TYPE_CHECKING:
     from kfp import dsl
 
 
-def record_export(manifest: Manifest, model: "dsl.Model") -> None:
-    """Writes an export as an artifact.
+def record_export(plan: Plan, manifest: Manifest, model: "dsl.Model", report: "dsl.HTML", workspace_root: str) -> None:
+    """Writes an export as artifacts.
 
     Args:
+        plan: The training.
         manifest: Of the export.
-        model: The step's output.
+        model: Output for the manifest.
+        report: Output for the page on the whole run.
+        workspace_root: Absolute path of the mounted volume.
     """
+    root = open_workspace(workspace_root).root
     record_manifest(manifest, model)
-    print_result("export", {"export": manifest.path, "export_bytes": manifest.size}, {MANIFEST: model.uri})
+    written = root / manifest.path / REPORT_NAME
+    if written.exists():
+        shutil.copyfile(written, report.path)
+    else:
+        note = Note("Not evaluated", "The model was not compared with its base; evaluate_model does that.")
+        Path(report.path).write_text(page(manifest.path, plan.dataset, [note]))
+    evaluated = evaluated_figures(root / plan.training)
+    figures: dict[str, float | str] = {"export": manifest.path, "export_bytes": manifest.size, **evaluated}
+    print_result("export", figures, {MANIFEST: model.uri, REPORT: report.uri})

@@ -28,6 +28,9 @@ of them that some keep beside the first."""
 
 TOKENIZER_NAMES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
+IMAGE_PROCESSOR_NAME = "preprocessor_config.json"
+"""What a model of pictures has in a tokenizer's place."""
+
 WEIGHTS = (".safetensors", ".bin")
 """Endings of files of weights; .bin are there only if a user named them."""
 
@@ -54,7 +57,7 @@ def initialize_model(
     keep: int = 0,
     s3: S3Options | None = None,
 ) -> Manifest:
-    """Puts a model's configuration, weights and tokenizer on the volume.
+    """Puts a model's configuration, weights and tokenizer, or image processor, on the volume.
 
     Args:
         uri: A directory, hf://ORGANISATION/NAME or s3://BUCKET/PREFIX; see `open_source`.
@@ -106,13 +109,13 @@ def _check_names(uri: str, names: Sequence[str]) -> None:
                 "Save the model with transformers' save_pretrained, which writes safetensors.",
             )
         )
-    if not any(name in names for name in TOKENIZER_NAMES):
+    if not any(name in names for name in (*TOKENIZER_NAMES, IMAGE_PROCESSOR_NAME)):
         problems.append(
             Problem(
                 "model",
                 f"{uri} without a tokenizer",
-                f"one of {', '.join(TOKENIZER_NAMES)}",
-                "Save the model's tokenizer into the same folder.",
+                f"one of {', '.join(TOKENIZER_NAMES)}, or {IMAGE_PROCESSOR_NAME} of a model of pictures",
+                "Save the model's tokenizer or image processor into the same folder.",
             )
         )
     if problems:

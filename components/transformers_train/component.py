@@ -36,6 +36,7 @@ def plan(
     volume: str = "",
     trainjob: dict = {},  # noqa: B006
     skip_unchanged: bool = True,
+    gate: dict = {},  # noqa: B006
     workspace: str = "/workspace",
 ) -> bool:
     """Checks everything before a GPU is asked for, and turns rows into what the model reads.
@@ -69,6 +70,7 @@ def plan(
         volume: For trainjob: the PersistentVolumeClaim on which all this lies.
         trainjob: For trainjob: the training pods and the bounds on them, as transformers_trainjob takes them.
         skip_unchanged: For a model that is a series' newest export: whether it stays that while nothing else changes.
+        gate: Bounds that export_model will hold the figures of the held-out rows to: {"min_improvement": 0.1}.
         workspace: Where the volume is mounted.
 
     Returns:
@@ -87,10 +89,13 @@ def plan(
         from kfp_finetune.artifacts import recall_manifest
         from kfp_finetune.components.transformers_train.place import check_place
         from kfp_finetune.components.transformers_train.planning import make_plan
+        from kfp_finetune.components.transformers_train.tasks.table import known_figures
+        from kfp_finetune.training.gate import check_gate
         from kfp_finetune.training.record import record_plan
 
         place = (num_workers, num_procs_per_worker, resources_per_worker)
         problems = check_place(launcher, runtime, volume, trainjob, workspace, *place)
+        problems += check_gate(gate, known_figures(transformer_type))
         data, base = recall_manifest(dataset), recall_manifest(model)
         outcome = make_plan(data, base, name, settings, workspace, problems, skip_unchanged)
         return record_plan(outcome, training_plan, data_report, workspace)
@@ -109,7 +114,7 @@ def transformers_train(
     Args:
         training_plan: From plan.
         metrics: Final loss, the figures of the held-out rows, tokens per second, peak memory.
-        report: The held-out rows before and after, loss, learning rate and speed over the steps.
+        report: Loss, learning rate and speed over the steps.
         summary: The training in a table.
         workspace: Where the volume is mounted.
 

@@ -63,7 +63,7 @@ def load_base(recipe: Recipe, base: Path, processor: Any, dtype: torch.dtype) ->
     labels = recipe.labels.config() if recipe.labels else {}
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     config = transformers.AutoConfig.from_pretrained(base, **labels, **options)
-    if config.pad_token_id is None:
+    if getattr(config, "pad_token_id", None) is None:
         config.pad_token_id = getattr(processor, "pad_token_id", None)
     model, loaded = getattr(transformers, recipe.settings.transformer_type).from_pretrained(
         base,

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from kfp_finetune.errors import Problem, UserError
 from kfp_finetune.launch.trainjob.settings import Quantity
-from kfp_finetune.settings import STRICT, read_settings
+from kfp_finetune.settings import STRICT, read_settings, whole_numbers
 from kfp_finetune.training import launcher as training
 from kfp_finetune.training.cluster import Request, read_request
 
@@ -41,11 +41,15 @@ def read_resources(values: Any) -> tuple[Resources, list[Problem]]:
     if not isinstance(values, Mapping):
         allowed = 'an object such as {"gpu": 2, "cpu": 5, "memory": "10G"}'
         return Resources(), [Problem("resources_per_worker", repr(values), allowed, "Correct it.")]
+    values = whole_numbers(values)
     given = {name: str(value) if _is_number(value) and name != "gpu" else value for name, value in values.items()}
     gpu = given.get("gpu")
     if isinstance(gpu, str) and gpu.isascii() and gpu.isdigit():
         given["gpu"] = int(gpu)
     resources, problems = read_settings(Resources, given, PREFIX)
+    if resources is None:
+        wrong = {problem.what.removeprefix(PREFIX) for problem in problems}
+        resources, _ = read_settings(Resources, {name: value for name, value in given.items() if name not in wrong})
     return resources or Resources(), problems
 
 

@@ -67,7 +67,7 @@ def _report(plan: Plan, request: Request, prepared: "Prepared") -> str:
         dataset=plan.dataset,
         model=plan.base,
         lengths=list(prepared.lengths),
-        max_seq_len=request.settings.max_seq_len,
+        max_seq_len=request.settings.max_seq_len if prepared.lengths else 0,
         rows=[
             ("Trained for", request.task.name),
             *((f"Column for {key}", column) for key, column in shape.columns.items()),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
 from kfp_finetune import settings
@@ -15,6 +15,9 @@ from kfp_finetune.training.parts import HeldOut, Split
 
 FULL_LEARNING_RATE, ADAPTER_LEARNING_RATE = 5e-5, 2e-4
 """Defaults: the one of transformers' TrainingArguments, and the one of peft's examples for LoRA."""
+
+SHORTEST = 8
+"""Tokens that a sequence may be cut to."""
 
 ON_THE_FORM = frozenset(
     {
@@ -86,6 +89,20 @@ class Settings:
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
     keep_last_n_checkpoints: Annotated[int, Field(ge=0, le=1000)] = 0
     export_checkpoint: Literal["last", "best"] = "last"
+
+    @field_validator("num_labels")
+    @classmethod
+    def _several(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("0, or at least 2 labels to tell apart")
+        return value
+
+    @field_validator("max_seq_len")
+    @classmethod
+    def _long_enough(cls, value: int) -> int:
+        if 0 < value < SHORTEST:
+            raise ValueError(f"0, or at least {SHORTEST} tokens")
+        return value
 
     @property
     def method(self) -> str:

@@ -1,7 +1,8 @@
 """FSDP: weights, gradients and optimizer shared out among the processes.
 
 Found and mended in accelerate 1.15 and torch 2.13, each with a test: on a CPU accelerate silently runs DDP; a layer
-around the input embedding would share that out twice; and two names of one bias end in units of their own.
+around the input embedding would share that out twice; two names of one bias end in units of their own; and a weight
+with two names is gathered, and written, as two.
 """
 
 from typing import Any
@@ -71,3 +72,11 @@ class ShardingTrainer(Trainer):
         if self.args.fsdp and state.distributed_type == DistributedType.MULTI_CPU:
             state.distributed_type = DistributedType.MULTI_GPU
         super().create_accelerator_and_postprocess()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Writes a weight with two names once: gathered, it is two tensors."""
+        if state_dict:
+            model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+            tied = getattr(model, "all_tied_weights_keys", {})
+            state_dict = {name: value for name, value in state_dict.items() if tied.get(name) not in state_dict}
+        super()._save(output_dir, state_dict)

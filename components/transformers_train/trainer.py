@@ -54,11 +54,11 @@ def training_arguments(recipe: Recipe, training: Path, model: Any, first: bool) 
         logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,
-        ddp_find_unused_parameters=False,
-        dataloader_pin_memory=on_gpu,
         **(fsdp_arguments(inner(model)) if settings.strategy == "fsdp" else {}),
         **{
             "per_device_eval_batch_size": settings.batch_size,
+            "ddp_find_unused_parameters": False,
+            "dataloader_pin_memory": on_gpu,
             **recipe.task.arguments,
             **settings.training_arguments,
         },

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from kfp_finetune.reports.charts import histogram
 from kfp_finetune.reports.numbers import number, share
-from kfp_finetune.reports.page import Chart, Facts, Samples, page
+from kfp_finetune.reports.page import Block, Chart, Facts, Samples, page
 
 
 def data_report(
@@ -20,9 +20,9 @@ def data_report(
 
     Args:
         dataset: Its name or address.
-        model: The model whose tokenizer counted the tokens.
+        model: The model that reads the rows, whose tokenizer counted the tokens.
         lengths: Tokens of each row, before any are cut.
-        max_seq_len: Tokens of a row that training will use.
+        max_seq_len: Tokens of a row that training will use; 0 for rows that are no text.
         rows: Further facts, each a name with its value.
         samples: A few rows of the dataset, by column.
 
@@ -32,14 +32,9 @@ def data_report(
     columns = list(dict.fromkeys(column for sample in samples for column in sample))
     return page(
         "Training data",
-        f"{dataset}, in tokens of {model}",
+        f"{dataset}, in tokens of {model}" if max_seq_len else f"{dataset}, for {model}",
         [
-            Chart(
-                "Length of the rows",
-                histogram(lengths, "tokens", "rows", {"max_seq_len": max_seq_len}),
-                "Tokens to the right of the dashed line are cut off and not trained on." if len(lengths) else "",
-            ),
-            Facts("Tokens", _length_facts(lengths, max_seq_len)),
+            *(_length_blocks(lengths, max_seq_len) if max_seq_len else []),
             *([Facts("Dataset", rows)] if rows else []),
             Samples("Sample rows", columns, [[sample.get(column, "") for column in columns] for sample in samples]),
         ],
@@ -49,6 +44,17 @@ def data_report(
 def quantile(ordered: Sequence[int], percent: int) -> int:
     """Find the smallest value that at least `percent` percent of the sorted, non-empty values do not exceed."""
     return ordered[max(0, -(-percent * len(ordered) // 100) - 1)]
+
+
+def _length_blocks(lengths: Sequence[int], max_seq_len: int) -> list[Block]:
+    return [
+        Chart(
+            "Length of the rows",
+            histogram(lengths, "tokens", "rows", {"max_seq_len": max_seq_len}),
+            "Tokens to the right of the dashed line are cut off and not trained on." if len(lengths) else "",
+        ),
+        Facts("Tokens", _length_facts(lengths, max_seq_len)),
+    ]
 
 
 def _length_facts(lengths: Sequence[int], max_seq_len: int) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from kfp_finetune.errors import Problem, UserError
 from kfp_finetune.manifests import Manifest
 from kfp_finetune.publishing import exclusive, publishing
 from kfp_finetune.series import newest_export, note_use, release
+from kfp_finetune.settings import whole_numbers
 from kfp_finetune.training.epochs import finished_epochs
 from kfp_finetune.training.plan import PLAN_NAME, Plan, read_plan
 from kfp_finetune.training.request import Request
@@ -91,7 +92,7 @@ def make_plan(
     """
     workspace = open_workspace(workspace_root)
     try:
-        request = planner.check(dataset, model, name, settings, workspace)
+        request = planner.check(dataset, model, name, whole_numbers(settings), workspace)
     except UserError as error:
         raise UserError([*problems, *error.problems]) from error
     newest = _finished(workspace, name, request, skip_unchanged)

@@ -49,12 +49,21 @@ def _exported(outcome: Outcome, workspace_root: str) -> dict[str, float | str]:
     if outcome.state != "done":
         return {}
     workspace = open_workspace(workspace_root)
-    found: dict[str, float | str] = {"export": workspace.relative(workspace.export(outcome.plan.key))}
+    export = workspace.relative(workspace.export(outcome.plan.key))
+    return {"export": export, **evaluated_figures(workspace.training(outcome.plan.key))}
+
+
+def evaluated_figures(training: Path) -> dict[str, float]:
+    """The losses on the held-out rows before and after a training; none if it was not evaluated.
+
+    Args:
+        training: The training's folder.
+    """
     try:
-        evaluation = json.loads((workspace.training(outcome.plan.key) / EVALUATION_NAME).read_text())
+        evaluation = json.loads((training / EVALUATION_NAME).read_text())
     except FileNotFoundError:
-        return found
-    return found | {name: round(evaluation[name], 4) for name in ("loss_before", "loss_after")}
+        return {}
+    return {name: round(evaluation[name], 4) for name in ("loss_before", "loss_after")}
 
 
 def _data_page(plan: Plan, workspace_root: str) -> str:

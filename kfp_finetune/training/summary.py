@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from kfp_finetune.metrics import read_metrics
-from kfp_finetune.training.plan import EVALUATION_NAME, Plan
+from kfp_finetune.training.plan import EVALUATION_NAME, TRANSFORMERS, Plan
 from kfp_finetune.training.result import read_result
 
 REPORT_NAME = "training.html"
@@ -64,6 +64,7 @@ def facts(plan: Plan) -> Sequence[tuple[str, str]]:
     return [
         ("Base model", plan.base),
         ("Dataset", plan.dataset),
+        *([("Trained for", plan.transformer_type)] if plan.trainer == TRANSFORMERS else []),
         ("Method", plan.method),
         ("Epochs", str(plan.epochs)),
         ("Processes", processes),

@@ -40,6 +40,7 @@ def torchtune_finetune(
     new_system_prompt: str = "",
     split: str = "train",
     held_out: str = "5%",
+    gate: dict = {},  # noqa: B006
     advanced: dict = {},  # noqa: B006
     overrides: dict = {},  # noqa: B006
     launcher: str = "process",
@@ -86,6 +87,7 @@ def torchtune_finetune(
         new_system_prompt: System message put before every row that has none; empty for none.
         split: Rows to train on: a split's name or a part of one, such as "train[:10%]".
         held_out: Rows to evaluate on, never trained on: a share of the split ("5%") or another split ("test").
+        gate: Bounds on the held-out rows, without which nothing is exported: {"min_improvement": 0.1, "max_loss": 2}.
         advanced: Settings without a parameter of their own: {"weight_decay": 0.1, "lora_alpha": 32}.
         overrides: Any other key of torchtune's configuration: {"optimizer.betas": [0.9, 0.95]}.
         launcher: "process" trains in one pod of this run, "trainjob" on any number of nodes by Kubeflow Trainer.
@@ -158,6 +160,7 @@ def torchtune_finetune(
             advanced=advanced,
             overrides=overrides,
             skip_unchanged=skip_unchanged,
+            gate=gate,
             workspace=workspace,
         )
         with dsl.If(planned.outputs["Output"] == True, name="needed"):  # noqa: E712  KFP builds the condition from ==
@@ -176,7 +179,9 @@ def torchtune_finetune(
                 here = torchtune_train(training_plan=training_plan, workspace=workspace)
             trained = dsl.OneOf(by_trainjob.outputs["Output"], here.outputs["Output"])
             evaluated = evaluate_model(training_plan=training_plan, trained=trained, workspace=workspace)
-            exported = export_model(training_plan=training_plan, name=name, keep_runs=keep_runs, workspace=workspace)
+            exported = export_model(
+                training_plan=training_plan, name=name, keep_runs=keep_runs, gate=gate, workspace=workspace
+            )
             exported.after(evaluated)
             ask_for_gpus(here, accelerator, num_procs_per_node)
             ask_for_gpus(evaluated, accelerator, 1)

@@ -39,6 +39,7 @@ def transformers_finetune(
     column_map: dict = {},  # noqa: B006
     split: str = "train",
     held_out: str = "5%",
+    gate: dict = {},  # noqa: B006
     advanced: dict = {},  # noqa: B006
     launcher: str = "process",
     num_workers: int = 1,
@@ -85,6 +86,7 @@ def transformers_finetune(
         column_map: Columns of other names: {"text": "review", "label": "stars"}.
         split: Rows to train on: a split's name or a part of one, such as "train[:3000]".
         held_out: Rows to evaluate on, never trained on: a share of the split ("5%") or another split ("test").
+        gate: Bounds on the held-out rows, without which nothing is exported: {"min_improvement": 0.1, "max_loss": 2}.
         advanced: Settings without a parameter of their own: {"seed": 7, "export_checkpoint": "best"}.
         launcher: "process" trains in one pod of this run, "trainjob" on any number of nodes by Kubeflow Trainer.
         num_workers: Machines to train on; more than one needs launcher trainjob and access_mode ReadWriteMany.
@@ -156,6 +158,7 @@ def transformers_finetune(
             volume=storage.output,
             trainjob=trainjob,
             skip_unchanged=skip_unchanged,
+            gate=gate,
             workspace=workspace,
         )
         with dsl.If(planned.outputs["Output"] == True, name="needed"):  # noqa: E712  KFP builds the condition from ==
@@ -175,7 +178,12 @@ def transformers_finetune(
                 here = transformers_train(training_plan=training_plan, workspace=workspace)
             trained = dsl.OneOf(by_trainjob.outputs["Output"], here.outputs["Output"])
             exported = export_model(
-                training_plan=training_plan, trained=trained, name=name, keep_runs=keep_runs, workspace=workspace
+                training_plan=training_plan,
+                trained=trained,
+                name=name,
+                keep_runs=keep_runs,
+                gate=gate,
+                workspace=workspace,
             )
             ask_for_gpus(here, accelerator, num_procs_per_worker)
     fetching, loading = (data, base), (planned, here, exported)

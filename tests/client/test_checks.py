@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 
-from kfp_finetune.client.checks import KINDS, check_local, check_remote
-from kfp_finetune.client.parameters import read_parameters
-from kfp_finetune.errors import Problem
+from kfp_finetune.client.checks import values as checks
+from kfp_finetune.client.checks.values import KINDS
+from kfp_finetune.client.parameters import read_parameters, read_pipeline
+from kfp_finetune.client.server.launching import prepare
+from kfp_finetune.errors import Problem, UserError
 
-PIPELINE = Path(__file__).parents[2] / "pipelines" / "torchtune_finetune" / "pipeline.yaml"
+PIPELINES = sorted((Path(__file__).parents[2] / "pipelines").glob("*/pipeline.yaml"))
+TORCHTUNE, TRANSFORMERS = "torchtune-finetune", "transformers-finetune"
+TYPE = {"transformer_type": "AutoModelForSequenceClassification"}
 TWO_NODES = {"launcher": "trainjob", "num_nodes": 2}
 DIGEST = "sha256:" + "0a" * 32
 TOKEN = "hf_" + "aB3" * 12
@@ -100,6 +104,14 @@ RIGHT: list[Mapping[str, Any]] = [
 ]
 
 
+def check_local(values: Mapping[str, Any], pipeline: str = TORCHTUNE) -> list[Problem]:
+    return checks.check_local(values, pipeline)
+
+
+def check_remote(values: Mapping[str, Any], pipeline: str = TORCHTUNE) -> list[Problem]:
+    return checks.check_remote(values, pipeline)
+
+
 def found(problems: list[Problem]) -> list[str]:
     return [problem.what for problem in problems]
 
@@ -175,29 +187,97 @@ def test_trackers_are_looked_for_where_trainings_run(monkeypatch: pytest.MonkeyP
     assert found(check_local(values))[0] == "metric_loggers.mlflow"
 
 
-def test_parameters_of_another_pipeline_may_be_of_other_types() -> None:
+def test_everything_wrong_for_transformers_is_one_message_before_anything_is_sent() -> None:
+    values = {
+        "model": "a/b/c",
+        "transformer_type": "AutoModelForSpeech",
+        "name": "a/b",
+        "epochs": 0,
+        "strategy": "zero3",
+        "training_arguments": {"output_dir": "x", "hub_token": "hidden", "weight_decay": 2},
+        "lora_config": {"r": 0, "rank": 8},
+        "split": "train[",
+        "advanced": {"seed": -1, "epochs": 2},
+        "launcher": "trainjob",
+        "num_workers": 3,
+        "num_procs_per_worker": 2,
+        "resources_per_worker": {"gpu": 4, "cpu": 5},
+        "trainjob": {"cpus": 1},
+        "keep_runs": -1,
+        "train_image": "a b",
+    }
+    with pytest.raises(UserError) as caught:
+        prepare("transformers_finetune", values)
+    nested = {"training_arguments", "lora_config", "advanced", "resources_per_worker", "trainjob"}
+    whole = values.keys() - nested - {"launcher", "num_workers", "num_procs_per_worker"}
+    parts = {f"training_arguments.{name}" for name in ("output_dir", "hub_token", "weight_decay")}
+    parts |= {"lora_config.r", "lora_config", "seed", "advanced.epochs", "resources_per_worker.gpu", "trainjob.cpus"}
+    assert sorted(found(caught.value.problems)) == sorted(whole | parts | {"dataset", "access_mode"})
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_transformer_type_must_be_given_and_is_asked_for_once() -> None:
+    for given in {}, {"transformer_type": ""}:
+        with pytest.raises(UserError) as caught:
+            prepare("transformers_finetune", {"model": "gpt2", "dataset": "org/rows", **given})
+        assert found(caught.value.problems) == ["transformer_type"]
+
+
+def test_what_the_steps_of_transformers_take_is_no_problem() -> None:
+    values = {
+        "model": "hf://google-bert/bert-base-cased",
+        "dataset": "hf://yelp_review_full",
+        "column_map": {"label": "stars"},
+        "split": "train[:3000]",
+        "training_arguments": {"weight_decay": 0.01, "optim": "adafactor", "not_known_here": 1},
+        "lora_config": {"r": 8, "lora_alpha": 8.0, "layers_to_transform": [0.0], "lora_dropout": 0.1, "bias": "none"},
+        "launcher": "trainjob",
+        "num_workers": 4,
+        "num_procs_per_worker": 2,
+        "resources_per_worker": {"gpu": 2, "cpu": 5, "memory": "10G"},
+        "access_mode": "ReadWriteMany",
+    }
+    assert prepare("transformers_finetune", {**TYPE, **values}).arguments == {**TYPE, **values}
+    assert found(check_local({**TYPE, "num_workers": 2}, TRANSFORMERS)) == ["num_workers"]
+    assert found(check_local({**TYPE, "resources_per_worker": {"cpu": 5}}, TRANSFORMERS)) == ["resources_per_worker"]
+
+
+def test_a_pipeline_of_the_user_s_own_is_checked_as_its_steps_would() -> None:
+    values = {"column_map": {"label": "stars"}, "lora_config": {"r": 0}}
+    assert found(check_remote(values, "mine")) == ["column_map"]
+    assert found(check_remote({**TYPE, **values}, "mine")) == ["lora_config.r"]
+
+
+@pytest.mark.parametrize("pipeline", ["mine", TORCHTUNE, TRANSFORMERS])
+def test_parameters_of_another_pipeline_may_be_of_other_types(pipeline: str) -> None:
     other: tuple[int, ...] = (1, 2)
-    assert check_remote(dict.fromkeys(KINDS.keys() - {"num_nodes"}, other)) == []
+    settings = {"num_nodes", "num_workers", "num_procs_per_worker", "training_arguments"}
+    assert check_remote(dict.fromkeys(KINDS.keys() - settings, other), pipeline) == []
 
 
-def test_the_kinds_are_those_of_the_pipeline() -> None:
-    types = {"STRING": str, "NUMBER_INTEGER": int, "BOOLEAN": bool}
-    parameters = read_parameters(PIPELINE)
+def test_the_kinds_are_those_of_the_pipelines() -> None:
+    types = {"STRING": str, "NUMBER_INTEGER": int, "BOOLEAN": bool, "STRUCT": dict}
+    parameters = {name: one for pipeline in PIPELINES for name, one in read_parameters(pipeline).items()}
     assert {name: types[parameters[name].type] for name in KINDS} == KINDS
 
 
-def test_the_defaults_of_the_pipeline_are_right() -> None:
-    parameters = [parameter for parameter in read_parameters(PIPELINE).values() if not parameter.required]
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.parent.name)
+def test_the_defaults_of_the_pipelines_are_right(path: Path) -> None:
+    pipeline = read_pipeline(path)
+    assert pipeline.name in checks.TRAINERS
+    parameters = [parameter for parameter in pipeline.parameters.values() if not parameter.required]
     whole = {parameter.name: int(parameter.default) for parameter in parameters if parameter.type == "NUMBER_INTEGER"}
-    assert check_remote({parameter.name: parameter.default for parameter in parameters} | whole) == []
+    assert check_remote({parameter.name: parameter.default for parameter in parameters} | whole, pipeline.name) == []
 
 
 def test_checking_needs_neither_torch_nor_datasets() -> None:
-    values = {**RIGHT[-1], "advanced": {"metric_loggers": {}}, "volume": "a", "model": "gpt2", "dataset": "org/rows"}
+    common = {"volume": "a", "model": "gpt2", "dataset": "org/rows"}
+    own = {"lora_config": {"r": 8}, "training_arguments": {"weight_decay": 0.1}}
     code = (
-        "import sys\nfrom kfp_finetune.client.checks import check_remote\n"
-        f"assert not check_remote({values!r})\n"
-        "print({'torch', 'datasets', 'transformers', 'boto3'} & sys.modules.keys() or 'none')"
+        "import sys\nfrom kfp_finetune.client.checks.values import check_remote\n"
+        f"assert not check_remote({ ({**common, **RIGHT[-1], 'advanced': {'metric_loggers': {}}})!r}, {TORCHTUNE!r})\n"
+        f"assert not check_remote({ ({**common, **TYPE, **own})!r}, {TRANSFORMERS!r})\n"
+        "print({'torch', 'datasets', 'transformers', 'peft', 'boto3'} & sys.modules.keys() or 'none')"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "none"

@@ -15,16 +15,17 @@ ROOT = Path(__file__).parents[2]
 def test_registry_and_tag_are_in_the_file_which_is_stale_without_them(tmp_path: Path) -> None:
     assert "example.com" not in STEPS_IMAGE
     written = compile_pipelines(tmp_path, registry="example.com/me", tag="v9")
-    assert written == [tmp_path / "torchtune_finetune" / "pipeline.yaml"]
-    assert images(written[0]) == {f"example.com/me/kfp-finetune-{name}:v9" for name in ("steps", "train")}
+    assert written == [tmp_path / name / "pipeline.yaml" for name in ("torchtune_finetune", "transformers_finetune")]
+    for path in written:
+        assert images(path) == {f"example.com/me/kfp-finetune-{name}:v9" for name in ("steps", "train")}
     assert stale_pipelines(tmp_path) == written
 
 
 def test_a_whole_image_of_your_own_wins_over_registry_and_tag(tmp_path: Path) -> None:
-    (written,) = compile_pipelines(
+    written = compile_pipelines(
         tmp_path, registry="example.com/me", tag="v9", steps_image="example.com/a:1", train_image="example.com/b:2"
     )
-    assert images(written) == {"example.com/a:1", "example.com/b:2"}
+    assert [images(path) for path in written] == [{"example.com/a:1", "example.com/b:2"}] * len(written)
 
 
 def test_compile_sh_takes_the_two_values_that_name_the_images_when_they_are_built(tmp_path: Path) -> None:

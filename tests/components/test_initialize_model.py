@@ -87,6 +87,13 @@ def test_a_published_model_can_be_given_again(tmp_path: Path) -> None:
     assert again == first
 
 
+def test_a_model_of_pictures_has_an_image_processor_in_a_tokenizer_s_place(tmp_path: Path) -> None:
+    source = write_model(tmp_path / "from")
+    (source / "tokenizer.json").rename(source / "preprocessor_config.json")
+    manifest = initialize_model(str(source), str(tmp_path / "workspace"))
+    assert "preprocessor_config.json" in [file.path for file in manifest.files]
+
+
 def without(*names: str) -> Callable[[Path], None]:
     def change(root: Path) -> None:
         for name in names:
@@ -131,7 +138,10 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "no config": (without("config.json"), ["without config.json"]),
     "no weights": (without(*SHARDS), ["without weights"]),
     "only pickles": (only_pickles, ["without weights; allowed: *.safetensors (pickled .bin"]),
-    "no tokenizer": (without("tokenizer.json"), ["without a tokenizer"]),
+    "no tokenizer": (
+        without("tokenizer.json"),
+        ["without a tokenizer; allowed: one of tokenizer.json, tokenizer.model, vocab.json, vocab.txt, or prep"],
+    ),
     "all three": (everything_at_once, ["without config.json", "without weights", "without a tokenizer"]),
     "config broken": (replacing("config.json", '{"model_type":'), ["a config.json that is not JSON"]),
     "config no object": (replacing("config.json", "[]"), ["a config.json that is no object"]),

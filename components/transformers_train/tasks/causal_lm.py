@@ -64,6 +64,7 @@ TASK = Task(
     collator=collator,
     keep=losses,
     metrics=metrics,
+    figures=("perplexity",),
     best="perplexity",
     greater_is_better=False,
 )

@@ -57,6 +57,7 @@ TASK = Task(
     collator=collator,
     keep=likeliest,
     metrics=row_figures,
+    figures=("accuracy", "f1"),
     best="accuracy",
     has_labels=True,
     arguments={"remove_unused_columns": False},  # the model knows no column of files' bytes

@@ -93,6 +93,7 @@ TASK = Task(
     collator=collator,
     keep=likeliest,
     metrics=metrics,
+    figures=("masked_accuracy",),
     best="masked_accuracy",
     arguments={"remove_unused_columns": False},  # the collator reads which tokens are special
 )

@@ -39,13 +39,24 @@ def check_model(name: str, config: Mapping[str, Any]) -> Problem | None:
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         return Problem("model", "a config.json without model_type", "a model of transformers", "Save the model again.")
-    there = types_of(model_type)
+    both_ways = _reads_both_ways(model_type, config)
+    there = [fit for fit in types_of(model_type) if not (both_ways and fit == "AutoModelForCausalLM")]
     if name in there:
         return None
     advice = f"Take transformer_type {' or '.join(there)}, or another model." if there else "Take another model."
     return Problem(
         "transformer_type", f"{name} for a model of the type {model_type}", ", ".join(there) or "none for it", advice
     )
+
+
+def _reads_both_ways(model_type: str, config: Mapping[str, Any]) -> bool:
+    """Whether a model sees the tokens behind a place too: it would learn to predict what it has before its eyes.
+
+    Such models are made to find hidden tokens; transformers has them predict the next one only where their
+    configuration says so.
+    """
+    says_so = any(config.get(name) for name in ("is_decoder", "is_encoder_decoder", "causal"))
+    return "AutoModelForMaskedLM" in types_of(model_type) and not says_so
 
 
 def known_labels(config: Mapping[str, Any]) -> list[str]:

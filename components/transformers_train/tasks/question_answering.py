@@ -159,6 +159,7 @@ TASK = Task(
     collator=collator,
     keep=start_and_end,
     metrics=metrics,
+    figures=("exact_match", "f1"),
     best="f1",
     references=POSITIONS,
 )

@@ -51,6 +51,7 @@ TASK = Task(
     collator=collator,
     keep=likeliest,
     metrics=row_figures,
+    figures=("accuracy", "f1"),
     best="f1",
     has_labels=True,
 )

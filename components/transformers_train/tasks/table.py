@@ -11,6 +11,7 @@ from kfp_finetune.components.transformers_train.tasks import (
     token_classification,
 )
 from kfp_finetune.components.transformers_train.tasks.task import Task
+from kfp_finetune.training.gate import OF_EVERY_TRAINING
 
 MODULES = (
     sequence_classification,
@@ -23,3 +24,9 @@ MODULES = (
 
 TASKS: Mapping[str, Task] = {module.TASK.name: module.TASK for module in MODULES}
 """What is peculiar to each transformer type, by its name."""
+
+
+def known_figures(name: str) -> tuple[str, ...]:
+    """The figures that an evaluation of a transformer type gives; those of every training for a name that is none."""
+    figures = TASKS[name].figures if name in TASKS else ()
+    return tuple(dict.fromkeys((*OF_EVERY_TRAINING, *figures)))

@@ -92,6 +92,7 @@ class Task:
         keep: What is kept of a batch's outputs, given the batch's labels, so that an evaluation fits into memory;
             `Trainer` calls it `preprocess_logits_for_metrics`.
         metrics: The figures of the held-out rows.
+        figures: Their names.
         best: The figure that says which of two models is better.
         greater_is_better: Whether the better one has more of it.
         has_labels: Whether the model tells labels apart.
@@ -105,6 +106,7 @@ class Task:
     collator: Callable[[Any, TaskSettings], Callable[[list[dict[str, Any]]], Any]]
     keep: Callable[[Any, Any], Any]
     metrics: Callable[[Evaluated], Figures]
+    figures: tuple[str, ...]
     best: str
     greater_is_better: bool = True
     has_labels: bool = False

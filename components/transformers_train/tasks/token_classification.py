@@ -108,6 +108,7 @@ TASK = Task(
     collator=collator,
     keep=likeliest,
     metrics=metrics,
+    figures=("accuracy", "f1", "precision", "recall"),
     best="f1",
     has_labels=True,
 )

@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from kfp_finetune.errors import Problem
-from kfp_finetune.settings import STRICT, read_settings
+from kfp_finetune.settings import STRICT, read_settings, whole_numbers
 
 Quantity = Annotated[str, Field(pattern=r"^([0-9]{1,15}(\.[0-9]{1,9})?(m|[KMGTPE]i|[kMGTPE])?)?$")]
 """A Kubernetes quantity, or nothing."""
@@ -73,7 +73,7 @@ def read_job_settings(values: Any) -> tuple[JobSettings | None, list[Problem]]:
     if not isinstance(values, Mapping):
         allowed = f"an object with keys of {', '.join(JobSettings.__dataclass_fields__)}"
         return None, [Problem("trainjob", repr(values), allowed, "Correct it.")]
-    settings, problems = read_settings(JobSettings, dict(values), "trainjob.")
+    settings, problems = read_settings(JobSettings, whole_numbers(values), "trainjob.")
     return settings, problems + [
         problem for name in ("env", "env_from_secrets") for problem in reserved_variables(name, values.get(name))
     ]

@@ -1,7 +1,9 @@
 """From a notebook: one call, a handle, and the example that is shipped."""
 
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -16,6 +18,7 @@ from kfp_finetune.client.server.schedules import list_schedules
 from kfp_finetune.errors import UserError
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "finetune.ipynb"
+FROM_V1 = Path(__file__).parents[3] / "pipelines" / "transformers_finetune" / "README.md"
 
 
 def test_one_call_starts_a_run_and_its_handle_tells_the_rest(
@@ -56,6 +59,32 @@ def test_everything_wrong_is_said_before_anything_is_sent(remote: kfp.Server) ->
         finetune(model="", dataset="d", method="lorra", to=Address(host=remote.url), epoch=1, batch_size=1.5)
     assert {problem.what for problem in caught.value.problems} == {"model", "method", "epoch", "batch_size"}
     assert not remote.requests
+
+
+def test_transformers_are_trained_by_the_same_call(remote: kfp.Server) -> None:
+    kind = "AutoModelForSequenceClassification"
+    run = finetune(
+        "m", "d", nodes=2, pipeline="transformers_finetune", transformer_type=kind, to=Address(host=remote.url)
+    )
+    sent = remote.run(run.run_id).to_json()["runtime_config"]["parameters"]
+    assert sent == {
+        "model": "m",
+        "dataset": "d",
+        "name": "finetune",
+        "num_workers": 2,
+        "launcher": "trainjob",
+        "access_mode": "ReadWriteMany",
+        "transformer_type": kind,
+    }
+
+
+def test_the_example_for_those_who_come_from_v1_is_a_run(remote: kfp.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", remote.url)
+    (example,) = re.findall(r"```python\n(.*?)```", FROM_V1.read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    sent = remote.run(names["run"].run_id).to_json()["runtime_config"]["parameters"]
+    assert (sent["num_workers"], sent["launcher"], sent["resources_per_worker"]["gpu"]) == (4, "trainjob", 2)
 
 
 def test_a_schedule_is_replaced(remote: kfp.Server) -> None:

@@ -1,6 +1,6 @@
-"""Small tokenizers and models made on the spot, and what trains them."""
+"""Small models made on the spot, and what trains them."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,12 @@ import datasets
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from small_models import write_bert, write_gpt
 
 from kfp_finetune.components.transformers_train.tasks.processors import load_processor
 from kfp_finetune.components.transformers_train.tasks.settings import TaskSettings
 from kfp_finetune.components.transformers_train.tasks.table import TASKS
 from kfp_finetune.components.transformers_train.tasks.task import Evaluated, Figures, Preparation, Shape
-
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-LEARNS_FAST = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.1}
-SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
 @dataclass(frozen=True)
@@ -101,62 +97,6 @@ def learn(case: Case, directory: Path, **arguments: Any) -> tuple[Figures, Figur
     trainer.train()
     after = trainer.evaluate()
     return tuple({name.removeprefix("eval_"): value for name, value in figures.items()} for figures in (before, after))
-
-
-def write_wordpiece(directory: Path, texts: Iterable[str], size: int = 600, **options: Any) -> Path:
-    """A BERT tokenizer that has seen some texts."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=SPECIAL, show_progress=False)
-    tokenizer.train_from_iterator(list(texts), trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
-    fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-        **names | options,
-    )
-    fast.save_pretrained(directory)
-    return directory
-
-
-def write_bert(directory: Path, texts: Iterable[str], size: int = 600, **changes: Any) -> Path:
-    """A BERT configuration beside a tokenizer that has seen some texts."""
-    write_wordpiece(directory, texts, size)
-    options = {"vocab_size": size, "max_position_embeddings": 256} | SIZES | LEARNS_FAST
-    transformers.BertConfig(**options | changes).save_pretrained(directory)
-    return directory
-
-
-def write_gpt(directory: Path, texts: list[str], size: int = 400) -> Path:
-    """A GPT-2 configuration beside a byte-level tokenizer without a padding token."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>").save_pretrained(
-        directory
-    )
-    transformers.GPT2Config(
-        vocab_size=size,
-        n_positions=128,
-        n_embd=64,
-        n_layer=2,
-        n_head=4,
-        initializer_range=0.1,
-        bos_token_id=0,
-        eos_token_id=0,
-    ).save_pretrained(directory)
-    return directory
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,9 @@ import datasets
 import numpy as np
 import pytest
 import torch
-import transformers
-from PIL import Image, ImageDraw
+from PIL import Image
+from small_models import write_vit
+from small_rows import draw_shape, encoded, shapes
 
 from kfp_finetune.components.transformers_train.tasks.pictures import open_picture
 from kfp_finetune.components.transformers_train.tasks.processors import load_processor
@@ -18,52 +19,11 @@ from kfp_finetune.components.transformers_train.tasks.table import TASKS
 from kfp_finetune.errors import UserError
 
 NAME = "AutoModelForImageClassification"
-COLOURS = {"red": (220, 40, 40), "blue": (40, 60, 220)}
-SIDE = 32
-
-
-def draw_shape(draw: random.Random, shape: str, colour: str) -> Image.Image:
-    picture = Image.new("RGB", (SIDE, SIDE), tuple(draw.randrange(90, 160) for _ in range(3)))
-    left, top, size = draw.randrange(10), draw.randrange(10), draw.randrange(12, 20)
-    box = (left, top, left + size, top + size)
-    getattr(ImageDraw.Draw(picture), "ellipse" if shape == "circle" else "rectangle")(box, fill=COLOURS[colour])
-    return picture
-
-
-def encoded(picture: Image.Image, kind: str = "PNG") -> bytes:
-    file = io.BytesIO()
-    picture.save(file, kind)
-    return file.getvalue()
-
-
-def shapes(count: int, seed: int) -> datasets.Dataset:
-    draw = random.Random(seed)
-    kinds = [(draw.choice(["circle", "square"]), draw.choice(list(COLOURS))) for _ in range(count)]
-    return datasets.Dataset.from_dict(
-        {
-            "image": [{"bytes": encoded(draw_shape(draw, *kind)), "path": None} for kind in kinds],
-            "label": [f"{colour} {shape}" for shape, colour in kinds],
-        },
-        features=datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")}),
-    )
 
 
 @pytest.fixture(scope="module")
 def vit(tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("vit")
-    transformers.ViTImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(directory)
-    transformers.ViTConfig(
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        image_size=SIDE,
-        patch_size=8,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        initializer_range=0.1,
-    ).save_pretrained(directory)
-    return directory
+    return write_vit(tmp_path_factory.mktemp("vit"))
 
 
 def test_a_model_learns_colours_and_shapes(vit, case_of, train_case, tmp_path):

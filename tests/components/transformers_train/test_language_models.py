@@ -1,13 +1,13 @@
 """Plain text becomes tokens to predict, and models learn to."""
 
 import math
-import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import transformers
+from small_rows import NUMBERS, countings
 
 from kfp_finetune.components.transformers_train.tasks.processors import load_processor
 from kfp_finetune.components.transformers_train.tasks.settings import TaskSettings
@@ -16,16 +16,6 @@ from kfp_finetune.components.transformers_train.tasks.task import Evaluated
 from kfp_finetune.errors import UserError
 
 CAUSAL, MASKED = "AutoModelForCausalLM", "AutoModelForMaskedLM"
-NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-
-
-def countings(count: int, seed: int) -> list[dict]:
-    """Numbers in their order from a place, forwards or backwards."""
-    draw, rows = random.Random(seed), []
-    for _ in range(count):
-        step, begin = draw.choice([1, -1]), draw.randrange(10)
-        rows.append({"text": " ".join(NUMBERS[(begin + step * place) % 10] for place in range(draw.randint(5, 12)))})
-    return rows
 
 
 @pytest.fixture(scope="module")

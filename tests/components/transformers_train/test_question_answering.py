@@ -1,18 +1,12 @@
 """Contexts become windows and answers places in them, and a model learns to find answers in long paragraphs."""
 
-import argparse
 import collections
-import inspect
-import json
-import random
-import re
-import string
-import textwrap
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
+from small_rows import questions
 
 from kfp_finetune.components.transformers_train.tasks.question_answering import predict
 from kfp_finetune.components.transformers_train.tasks.spans import Answer, best_span, tokens_of
@@ -21,40 +15,6 @@ from kfp_finetune.components.transformers_train.tasks.task import Evaluated
 from kfp_finetune.errors import UserError
 
 NAME = "AutoModelForQuestionAnswering"
-ASKED = {
-    "Which city is named?": ["New York", "Paris", "Lima", "São Paulo", "Oslo"],
-    "Which colour is named?": ["dark red", "green", "pale blue", "violet"],
-    "Which animal is named?": ["horse", "grey cat", "zebra", "polar bear"],
-}
-
-
-def paragraphs() -> list[list[str]]:
-    """Words of the standard library's documentation."""
-    modules = (argparse, collections, inspect, json, random, re, string, textwrap)
-    documents = [inspect.getdoc(value) or "" for module in modules for value in vars(module).values()]
-    words = [re.findall(r"[\w.']+", document) for document in documents]
-    return [found[:110] for found in words if len(found) > 90]
-
-
-def questions(count: int, seed: int, unanswered: float = 0.0) -> list[dict]:
-    """A paragraph with a city, a colour and an animal put into it; of some, what is asked for is left out."""
-    draw, rows, found = random.Random(seed), [], paragraphs()
-    for number in range(count):
-        question = draw.choice(list(ASKED))
-        missing = draw.random() < unanswered
-        words, answer = list(draw.choice(found)), ""
-        for other, names in ASKED.items():
-            if other == question and missing:
-                continue
-            name = draw.choice(names)
-            words.insert(draw.randrange(len(words)), name)
-            answer = name if other == question else answer
-        context, begin = " ".join(words), 0
-        if answer:
-            begin = sum(len(word) + 1 for word in words[: words.index(answer)])
-        answers = {"text": [answer] if answer else [], "answer_start": [begin] if answer else []}
-        rows.append({"id": str(number), "question": question, "context": context, "answers": answers})
-    return rows
 
 
 @pytest.fixture(scope="module")

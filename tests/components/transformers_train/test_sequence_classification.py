@@ -6,25 +6,12 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+from small_rows import opinions
 
 from kfp_finetune.components.transformers_train.tasks.scores import class_figures
 from kfp_finetune.errors import UserError
 
 NAME = "AutoModelForSequenceClassification"
-GOOD, BAD = ["lovely", "bright", "tasty", "warm"], ["awful", "dull", "stale", "cold"]
-THINGS = ["soup", "room", "film", "song", "street", "garden"]
-
-
-def opinions(count: int, seed: int) -> list[dict]:
-    """Sentences that praise or blame, where "not" turns the meaning around."""
-    draw = random.Random(seed)
-    rows = []
-    for _ in range(count):
-        good, turned = draw.random() < 0.5, draw.random() < 0.5
-        word = draw.choice(GOOD if good else BAD)
-        text = f"the {draw.choice(THINGS)} was {'not ' if turned else ''}{word} and the {draw.choice(THINGS)} too"
-        rows.append({"text": text, "label": "praise" if good != turned else "blame"})
-    return rows
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 import random
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 import transformers
+from small_rows import TAGS, labelled, sentences
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from kfp_finetune.components.transformers_train.tasks.entities import are_iob, entities, entity_figures
@@ -18,42 +18,6 @@ from kfp_finetune.components.transformers_train.tasks.task import Evaluated
 from kfp_finetune.errors import UserError
 
 NAME = "AutoModelForTokenClassification"
-TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
-FIRST, LAST = ["Ada", "Alan", "Grace", "Zoë", "Émile"], ["Lovelace", "Turing", "Hopper", "Müller", "Borel"]
-PLACES = [["Paris"], ["New", "York"], ["São", "Paulo"], ["Rio", "de", "Janeiro"], ["Augusta"]]
-
-
-def sentences(count: int, seed: int) -> list[dict]:
-    """Who went where, in several wordings."""
-    draw = random.Random(seed)
-    rows = []
-    for _ in range(count):
-        person = [draw.choice(FIRST)] + ([draw.choice(LAST)] if draw.random() < 0.6 else [])
-        place = draw.choice(PLACES)
-        parts = draw.choice(
-            [
-                [person, ["went", "to"], place, ["."]],
-                [["in"], place, ["there", "lived"], person, ["."]],
-                [["They", "say", "that"], person, ["never", "left"], place, ["."]],
-            ]
-        )
-        tokens = [word for part in parts for word in part]
-        tags = []
-        for part in parts:
-            kind = 1 if part is person else 3 if part is place else 0
-            tags += [0] * len(part) if not kind else [kind] + [kind + 1] * (len(part) - 1)
-        rows.append({"tokens": tokens, "ner_tags": tags})
-    return rows
-
-
-def labelled(rows: list[dict], names: list[str] = TAGS) -> datasets.Dataset:
-    features = datasets.Features(
-        {
-            "tokens": datasets.List(datasets.Value("string")),
-            "ner_tags": datasets.List(datasets.ClassLabel(names=names)),
-        }
-    )
-    return datasets.Dataset.from_list(rows, features=features)
 
 
 @pytest.fixture(scope="module")

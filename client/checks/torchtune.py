@@ -1,0 +1,56 @@
+"""The parameters of a pipeline that trains with torchtune."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kfp_finetune.client.checks.trainer import Trainer
+from kfp_finetune.components.torchtune_train.settings import TrainSettings, check_values, unfold_advanced
+from kfp_finetune.errors import Problem
+from kfp_finetune.settings import read_settings
+from kfp_finetune.training.gate import check_gate
+
+
+def check(values: Mapping[str, Any], same_machine: bool) -> list[Problem]:
+    """What is wrong with torchtune's settings; see `Trainer`."""
+    return [*check_values(values), *_check_together(values, same_machine), *check_gate(values.get("gate", {}))]
+
+
+def _check_together(values: Mapping[str, Any], same_machine: bool) -> list[Problem]:
+    """What is wrong with settings of which each is allowed; those that are not count as not given."""
+    train = _read_train(values) if values.keys() & {"advanced", "overrides"} else None
+    if train is None:
+        return []
+    from kfp_finetune.components.torchtune_train.check import check_alone
+    from kfp_finetune.components.torchtune_train.loggers import LOGGERS, check_loggers
+
+    problems = check_alone(train)
+    if not same_machine:
+        of_this_machine = check_loggers({name: {} for name in train.metric_loggers if name in LOGGERS})
+        problems = [problem for problem in problems if problem not in of_this_machine]
+    return problems + _check_overrides(train.overrides)
+
+
+def _read_train(values: Mapping[str, Any]) -> TrainSettings | None:
+    known = TrainSettings.__dataclass_fields__.keys()
+    settings = {name: value for name, value in unfold_advanced(values)[0].items() if name in known}
+    train, problems = read_settings(TrainSettings, settings)
+    wrong = {problem.what.partition(".")[0] for problem in problems}
+    if not wrong or "method" in wrong:
+        return train
+    return read_settings(TrainSettings, {name: value for name, value in settings.items() if name not in wrong})[0]
+
+
+def _check_overrides(overrides: Mapping[str, Any]) -> list[Problem]:
+    """What can be told without torch: the arguments of an optimizer, a scheduler or a loss are left to the step."""
+    from kfp_finetune.components.torchtune_train.overrides import SECTIONS, check_overrides, nest
+
+    sections = {key: {"_component_": names[0]} for key, names in SECTIONS.items()}
+    for_torch = {
+        key
+        for key, value in nest(overrides).items()
+        if key in SECTIONS and isinstance(value, Mapping) and {**sections[key], **value}["_component_"] in SECTIONS[key]
+    }
+    return check_overrides(sections, {key: value for key, value in nest(overrides).items() if key not in for_torch})
+
+
+TRAINER = Trainer(nodes="num_nodes", check=check)

@@ -1,0 +1,107 @@
+"""The compiled pipeline for models of transformers runs here from end to end."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_tasks import SMALL_TASKS, TEXTS, save_base
+from transformers import pipeline
+
+from kfp_finetune.manifests import read_manifest
+from kfp_finetune.results import REPORT, parse_result
+
+PIPELINE = Path(__file__).parents[2] / "pipelines/transformers_finetune/pipeline.yaml"
+
+
+def run(workspace: Path, **settings: object) -> subprocess.CompletedProcess:
+    command = [str(Path(sys.executable).parent / "kfp-finetune"), "local", str(PIPELINE), "--workspace", str(workspace)]
+    for name, value in settings.items():
+        command += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
+    environment = {name: value for name, value in os.environ.items() if name != "KUBECONFIG"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    directory, task = tmp_path_factory.mktemp("opinions"), SMALL_TASKS[TEXTS]
+    base = save_base(task.write_model(directory / "base"), task.base)
+    return {
+        "model": str(base),
+        "dataset": str(task.write_rows(directory / "rows")),
+        "transformer_type": TEXTS,
+        "column_map": {"text": "review", "label": "verdict"},
+        "name": "opinions",
+        "held_out": "20%",
+        "dtype": "fp32",
+        "epochs": 3,
+        "num_procs_per_worker": 2,
+    }
+
+
+def test_the_pipeline_runs_from_a_csv_by_a_gate_to_a_model_that_predicts_and_then_has_nothing_to_do(
+    given: dict, tmp_path: Path
+):
+    settings = given | {
+        "lora_config": {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"},
+        "learning_rate": 5e-3,
+        "training_arguments": {"weight_decay": 0.01, "warmup_steps": 5},
+    }
+    refused = run(tmp_path, **settings, gate={"min_accuracy": 0.5, "min_improvement": 5})
+    printed = " ".join((refused.stdout + refused.stderr).split())
+    assert refused.returncode == 2 and "less than allowed" in printed and "gate.min_accuracy" not in printed, printed
+    assert not list(tmp_path.glob("exports/[!.]*")) and not list(tmp_path.glob("latest/*"))
+    assert "transformers-train done" in refused.stdout and "train: 100%" in refused.stdout
+    first = run(tmp_path, **settings, gate={"min_accuracy": 0.9, "min_improvement": 0.3})
+    assert first.returncode == 0, first.stdout
+    assert "transformers-train done" in first.stdout and "train: 100%" not in first.stdout
+    latest = tmp_path / "latest/opinions"
+    tell = pipeline("text-classification", model=str(latest / "merged"))
+    assert tell("the soup was lovely and the room too")[0]["label"] == "praise"
+    assert tell("the soup was not lovely and the room too")[0]["label"] == "blame"
+    assert (latest / "adapter/adapter_model.safetensors").exists()
+    assert read_manifest(latest).facts["predicted_rows"] == 8
+    assert (latest / "report.html").read_text().count("<svg") >= 5
+    log = (tmp_path / "logs/local.log").read_text()
+    results = list(filter(None, (parse_result(line.strip()) for line in log.splitlines())))
+    assert [result.step for result in results] == ["plan", "train", "export"]
+    assert results[1].figures["accuracy"] > 0.9
+    assert results[2].figures["loss_after"] < results[2].figures["loss_before"] - 0.3
+    assert REPORT in results[2].files
+
+    again = run(tmp_path, **settings)
+    assert again.returncode == 0, again.stdout
+    assert "transformers-train" not in again.stdout
+
+
+def test_all_that_is_wrong_is_one_message_before_anything_runs(given: dict, tmp_path: Path):
+    wrong = {
+        "transformer_type": "AutoModelForTokenClassification",
+        "training_arguments": {"output_dir": "/tmp", "num_train_epochs": 3},
+        "lora_config": {"rank": 8},
+        "num_workers": 2,
+        "resources_per_worker": {"gpu": 1},
+        "gate": {"min_exact_match": 0.5},
+    }
+    result = run(tmp_path, **given | wrong)
+    printed = (result.stdout + result.stderr).replace("\n", " ")
+    assert result.returncode == 2, printed
+    for named in ("output_dir", "epochs", "rank", "num_workers", "resources_per_worker", "min_exact_match"):
+        assert named in printed
+    assert "Traceback" not in printed and not list(tmp_path.glob("trainings/[!.]*"))
+
+
+def test_a_misspelt_argument_is_found_by_the_installed_class(given: dict, tmp_path: Path):
+    result = run(tmp_path, **given | {"training_arguments": {"weight_decy": 0.01}})
+    printed = " ".join((result.stdout + result.stderr).split())
+    assert result.returncode == 2, printed
+    assert "Did you mean weight_decay?" in printed and "Traceback" not in printed
+
+
+def test_a_type_that_does_not_fit_the_rows_is_refused_with_what_they_look_like(given: dict, tmp_path: Path):
+    result = run(tmp_path, **given | {"transformer_type": "AutoModelForTokenClassification", "column_map": {}})
+    printed = " ".join((result.stdout + result.stderr).split())
+    assert result.returncode == 2, printed
+    assert "ner_tags" in printed and "review" in printed and "Traceback" not in printed
