@@ -112,11 +112,11 @@ def _prove_torchtune(plan: Plan, training: Path, epoch: Path, base: Path, stagin
 
 
 def _write_transformers(plan: Plan, training: Path, epoch: Path, base: Path, staging: Path) -> None:
-    from kfp_finetune.components.export_model.predictions import write_trained, write_trained_adapter
+    from kfp_finetune.components.export_model.predictions import write_trained
     from kfp_finetune.components.transformers_train.recipe import read_recipe
 
     write_trained(read_recipe(training), epoch, base, staging / MERGED_FOLDER)
-    write_trained_adapter(epoch, staging / ADAPTER_FOLDER, repository_name(plan.base))
+    write_adapter(epoch, staging / ADAPTER_FOLDER, repository_name(plan.base))
 
 
 def _prove_transformers(plan: Plan, training: Path, epoch: Path, base: Path, staging: Path) -> Mapping[str, Any]:

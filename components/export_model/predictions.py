@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 
 from kfp_finetune.components.export_model.verify import ExportError
 from kfp_finetune.components.transformers_train.checkpoints import (
-    ADAPTER,
     DESCRIBING,
     PREDICTIONS_NAME,
     WEIGHTS,
@@ -80,27 +79,6 @@ def dtype_of(model: Path) -> torch.dtype:
     """The dtype that a model's config.json names; fp32 if it names none."""
     config = json.loads((model / "config.json").read_text())
     return getattr(torch, str(config.get("dtype") or config.get("torch_dtype") or "float32"))
-
-
-def write_trained_adapter(epoch: Path, target: Path, base: str) -> bool:
-    """Writes the folder that peft loads, if the training made an adapter.
-
-    Args:
-        epoch: A whole epoch of the training.
-        target: The folder to make.
-        base: What the user named the base model, for the adapter's configuration.
-
-    Returns:
-        Whether there is an adapter.
-    """
-    if not (epoch / ADAPTER_FOLDER).exists():
-        return False
-    target.mkdir()
-    weights, description = ADAPTER
-    link_or_copy(epoch / ADAPTER_FOLDER / weights, target / weights)
-    config = json.loads((epoch / ADAPTER_FOLDER / description).read_text())
-    (target / description).write_text(json.dumps({**config, "base_model_name_or_path": base}, indent=2))
-    return True
 
 
 def verify_predictions(recipe: Recipe, training: Path, epoch: Path, merged: Path) -> Verdict:

@@ -58,7 +58,7 @@ def write_adapter(epoch: Path, target: Path, base: str) -> bool:
     config = json.loads((source / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = base
     with safe_open(target / "adapter_model.safetensors", framework="pt") as adapter:
-        config["use_dora"] = any(name.endswith(".lora_magnitude_vector") for name in adapter.keys())  # noqa: SIM118
+        config["use_dora"] = any(".lora_magnitude_vector" in name for name in adapter.keys())  # noqa: SIM118
     (target / "adapter_config.json").write_text(json.dumps(config, indent=2))
     return True
 

@@ -21,10 +21,10 @@ from kfp_finetune.workspace import FETCH_REPORT_NAME, INDEX_NAME, open_workspace
 
 WANTED = Patterns(
     allow=("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*"),
-    ignore=("*/*", "consolidated*.safetensors"),
+    ignore=("*/*", "consolidated*.safetensors", "adapter_*"),
 )
 """No pickles, nothing from subfolders, where repositories keep other formats of the same weights, nor the second copy
-of them that some keep beside the first."""
+of them that some keep beside the first, nor an adapter, which transformers would put on the model."""
 
 TOKENIZER_NAMES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 

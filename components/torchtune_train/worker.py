@@ -131,7 +131,6 @@ def main() -> None:
     parser.add_argument("--method", choices=METHODS, required=True)
     parser.add_argument("--config", type=Path, required=True)
     arguments = parser.parse_args()
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     train(arguments.method, ready_config(arguments.config))
 
 

@@ -60,6 +60,7 @@ DECIDED: Mapping[str, tuple[str, ...]] = {
         "push_to_hub*", "hub_*",
     ),
     "the transformer_type says which columns the model reads": ("remove_unused_columns", "label_names"),
+    "all rows count, those to train on and those held out": ("dataloader_drop_last",),
     "the step's launcher decides which processes train on what": (
         "local_rank", "ddp_backend", "use_cpu", "no_cuda", "accelerator_config",
     ),

@@ -24,9 +24,12 @@ FORMAT = 1
 LONGEST_BY_DEFAULT = 512
 """Tokens of a row where the user sets no limit and the model can read more."""
 
+DTYPES = ("float32", "bfloat16", "float16")
+"""Of a model's files."""
+
 AFTER_PADDING = frozenset(
-    {"camembert", "data2vec-text", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta",
-     "xlm-roberta-xl", "xmod"}
+    {"camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm", "mpnet",
+     "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"}
 )  # fmt: skip
 """Kinds of models whose first position is that behind the padding token's number, so that they read fewer tokens than
 `max_position_embeddings` says."""
@@ -83,7 +86,7 @@ def check_request(
         raise UserError(problems)
     problems += check_arguments(settings.training_arguments, settings.transformer_type, settings.peak_learning_rate)
     misfit = check_model(settings.transformer_type, config)
-    problems += [misfit] if misfit else _check_together(settings, folder, config)
+    problems += [misfit] if misfit else _check_files(folder, config) or _check_together(settings, folder, config)
     if problems:
         raise UserError(problems)
     if settings.max_seq_len == 0:
@@ -98,6 +101,23 @@ def _read_settings(values: Mapping[str, Any]) -> tuple[Settings | None, list[Pro
     if problems and "transformer_type" not in wrong:
         settings, _ = read_settings(Settings, {key: value for key, value in values.items() if key not in wrong})
     return settings, problems
+
+
+def _check_files(folder: Path, config: Mapping[str, Any]) -> list[Problem]:
+    """What of a model's files cannot be trained, or would be taken for what it is not."""
+    problems = []
+    if config.get("quantization_config"):
+        allowed = "a model whose weights are numbers of 16 or 32 bits"
+        problems.append(Problem("model", "a config.json with quantization_config", allowed, "Take its base model."))
+    dtype = config.get("dtype") or config.get("torch_dtype") or "float32"
+    if dtype not in DTYPES:
+        mend = "Correct dtype in config.json."
+        problems.append(Problem("model", f"a config.json with dtype {dtype!r}", ", ".join(DTYPES), mend))
+    if (folder / "adapter_config.json").exists():
+        given = "a folder with both a model and an adapter, which transformers would put on it"
+        mend = "Move adapter_config.json and adapter_model.safetensors to a folder of their own."
+        problems.append(Problem("model", given, "a model alone", mend))
+    return problems
 
 
 def _check_together(settings: Settings, folder: Path, config: Mapping[str, Any]) -> list[Problem]:

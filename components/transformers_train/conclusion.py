@@ -64,6 +64,12 @@ def conclude(plan: Plan, training: Path) -> None:
     chosen = _best(plan, epochs) if plan.export_checkpoint == "best" else folders[-1].name
     choose_epoch(training, training / chosen)
     after = epochs[chosen]
+    if not after["loss"] < before["loss"]:
+        losses = f"{before['loss']:.4g} to {after['loss']:.4g}"
+        print(
+            f"the loss on the held-out rows did not fall ({losses}); gate keeps such a model from its export",
+            flush=True,
+        )
     evaluation = Evaluation(
         loss_before=before["loss"],
         loss_after=after["loss"],
@@ -89,7 +95,7 @@ def _page(
     blocks: list[Block] = [
         Samples("Held-out rows", ["Figure", "Base model", "Tuned model"], compared),
         *(_curve(name, before[name], evaluation) for name in after if name in before),
-        Facts("Settings", [*facts(plan), ("Epoch", evaluation.epoch)]),
+        Facts("Settings", [*facts(plan), ("Exported epoch", f"{_number(evaluation.epoch)} of {plan.epochs}")]),
         *training_blocks(metrics),
     ]
     return page(f"{plan.base}, before and after", "Fine-tuning report", blocks)
@@ -97,9 +103,14 @@ def _page(
 
 def _curve(name: str, before: float, evaluation: Evaluation) -> Chart:
     values = [before, *(figures[name] for figures in evaluation.epochs.values())]
-    numbers = [0, *(int(epoch.removeprefix("epoch_")) + 1 for epoch in evaluation.epochs)]
+    numbers = [0, *map(_number, evaluation.epochs)]
     line = Series(_title(name), [float(epoch) for epoch in numbers], values)
     return Chart(f"{_title(name)} of the held-out rows", line_chart([line], "epochs", name))
+
+
+def _number(epoch: str) -> int:
+    """Of an epoch's folder, counted from 1."""
+    return int(epoch.removeprefix("epoch_")) + 1
 
 
 def _title(name: str) -> str:

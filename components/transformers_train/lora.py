@@ -74,7 +74,7 @@ DECIDED: Mapping[str, tuple[str, ...]] = {
 TASK_TYPES: Mapping[str, str | None] = {
     "AutoModelForSequenceClassification": "SEQ_CLS",
     "AutoModelForTokenClassification": "TOKEN_CLS",
-    "AutoModelForQuestionAnswering": "QUESTION_ANS",
+    "AutoModelForQuestionAnswering": None,  # peft's own class for it keeps segment ids from the model
     "AutoModelForCausalLM": "CAUSAL_LM",
     "AutoModelForMaskedLM": None,
     "AutoModelForImageClassification": None,

@@ -39,8 +39,9 @@ def load_model(recipe: Recipe, base: Path, processor: Any) -> PreTrainedModel:
     if not settings.lora_config:
         return model
     adapted = add_adapter(model, settings.lora_config, settings.transformer_type, new)
-    for parameter in adapted.parameters():
-        if parameter.requires_grad:
+    for module in adapted.modules():  # whole modules: a norm cannot have weight and bias of different dtypes
+        parameters = list(module.parameters(recurse=False))
+        for parameter in parameters if any(one.requires_grad for one in parameters) else []:
             parameter.data = parameter.data.float()
     return adapted
 

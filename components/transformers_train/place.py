@@ -69,7 +69,7 @@ def check_resources(values: Any, launcher: str, num_procs_per_worker: int, train
     resources, problems = read_resources(values)
     if values and launcher == "process":
         mend = "Leave it empty, or set launcher to trainjob."
-        problems.append(Problem("resources_per_worker", repr(values), "empty with launcher process", mend))
+        return [*problems, Problem("resources_per_worker", repr(values), "empty with launcher process", mend)]
     if resources.gpu not in (None, 0, num_procs_per_worker):
         allowed = f"{num_procs_per_worker}, one for each process (num_procs_per_worker), or 0 to train on CPUs"
         mend = "Set both to the same number."

@@ -80,7 +80,7 @@ def prepare(request: Request, workspace: Workspace, staging: Path) -> Prepared:
     dataset, model = workspace.root / request.dataset.path, workspace.root / request.model.path
     with open_parts(dataset, settings.split, settings.held_out) as parts:
         train, held_out = parts
-        shape = task.shape(train.rows, settings.task, known_labels(request.config))
+        shape = task.shape(train, settings.task, known_labels(request.config))
         task.check(held_out.rows, shape)
         used = list(dict.fromkeys(shape.columns.values()))
         for part in parts:
@@ -136,5 +136,7 @@ def _shown(feature: Any, value: Any) -> str:
         return value
     if isinstance(value, bytes) or (isinstance(value, dict) and "bytes" in value):
         return "a picture"
+    if isinstance(value, list) and hasattr(feature, "feature"):
+        return ", ".join(_shown(feature.feature, item) for item in value)
     names = getattr(feature, "names", None)
     return names[value] if names and isinstance(value, int) and 0 <= value < len(names) else quote(value)

@@ -4,7 +4,6 @@ It runs transformers' Trainer on what was planned, and goes on from the newest w
 """
 
 import argparse
-import os
 import time
 from pathlib import Path
 
@@ -55,7 +54,6 @@ def main() -> None:
     parser.add_argument("--training", type=Path, required=True)
     parser.add_argument("--workspace", type=Path, required=True)
     given = parser.parse_args()
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     train(given.training, given.workspace)

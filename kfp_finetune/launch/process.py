@@ -97,7 +97,12 @@ def run_torchrun(
     command = [sys.executable, "-m", "torch.distributed.run", *topology.options]
     command += ["--log-dir", str(logs), "--redirects", "3", "--tee", "0:1", "-m", module, *arguments]
     threads = max(1, (os.cpu_count() or 1) // topology.num_procs)
-    environment = {"OMP_NUM_THREADS": str(threads), "TQDM_MININTERVAL": "1e9", "PYTHONUNBUFFERED": "1"} | os.environ
+    environment = {
+        "OMP_NUM_THREADS": str(threads),
+        "TQDM_MININTERVAL": "1e9",
+        "PYTHONUNBUFFERED": "1",
+        "HF_HUB_OFFLINE": "1",
+    } | os.environ
     environment[LAUNCHER_VARIABLE] = str(os.getpid())
     with (
         (logs / "torchrun.log").open("w") as torchrun_log,

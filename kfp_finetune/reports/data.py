@@ -51,7 +51,9 @@ def _length_blocks(lengths: Sequence[int], max_seq_len: int) -> list[Block]:
         Chart(
             "Length of the rows",
             histogram(lengths, "tokens", "rows", {"max_seq_len": max_seq_len}),
-            "Tokens to the right of the dashed line are cut off and not trained on." if len(lengths) else "",
+            "Tokens to the right of the dashed line are cut off and not trained on."
+            if max(lengths, default=0) > max_seq_len
+            else "",
         ),
         Facts("Tokens", _length_facts(lengths, max_seq_len)),
     ]

@@ -1,6 +1,6 @@
 """Labels by name: the names are decided once, on the rows to train on, and every part's rows are read by them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,11 @@ class Labels:
 
 
 def find_labels(
-    rows: "datasets.Dataset", column: str, num_labels: int | None = None, known: Sequence[str] = ()
+    rows: "datasets.Dataset",
+    column: str,
+    num_labels: int | None = None,
+    known: Sequence[str] = (),
+    place: Callable[[int], str] = "row {} (from 0) of the rows to train on".format,
 ) -> Labels:
     """The labels that a model is to tell apart.
 
@@ -48,12 +52,13 @@ def find_labels(
         column: With a label, or a list of labels, in each row.
         num_labels: How many there are to be; ids that no name is known for are called LABEL_0 and so on.
         known: The names of the model's labels by id, if it has been trained with some.
+        place: Which row of its split a row is, for messages.
 
     Raises:
         UserError: If there are more than `num_labels`, fewer than two, or values that are no labels.
     """
     feature = label_feature(rows, column)
-    occurring = list(getattr(feature, "names", None) or _occurring(rows, column, num_labels))
+    occurring = list(getattr(feature, "names", None) or _occurring(rows, column, place))
     if set(occurring) <= set(known) and len(set(known)) == len(known) and num_labels in (None, len(known)):
         return _checked(list(known), column)
     numbers = all(_is_number(name) for name in occurring)
@@ -147,14 +152,14 @@ def label_feature(rows: "datasets.Dataset", column: str) -> Any:
     return getattr(feature, "feature", feature)
 
 
-def _occurring(rows: "datasets.Dataset", column: str, num_labels: int | None) -> Iterable[str]:
+def _occurring(rows: "datasets.Dataset", column: str, place: Callable[[int], str]) -> Iterable[str]:
     feature = label_feature(rows, column)
     seen: dict[str, None] = {}
     number = 0
     for batch in rows.select_columns([column]).iter(batch_size=1000):
         for value in batch[column]:
-            place = f"row {number} (from 0) of the rows to train on"
-            seen |= {label_name(item, feature, place): None for item in (value if isinstance(value, list) else [value])}
+            items = value if isinstance(value, list) else [value]
+            seen |= {label_name(item, feature, place(number)): None for item in items}
             number += 1
         if len(seen) > MOST_LABELS:
             raise refuse(

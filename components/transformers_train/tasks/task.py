@@ -122,24 +122,24 @@ class Task:
         """The column for each of the task's keys; see `columns.find_columns`."""
         return find_columns(self.name, rows, column_map)
 
-    def shape(self, rows: "datasets.Dataset", settings: TaskSettings, known: Sequence[str] = ()) -> Shape:
+    def shape(self, part: Part, settings: TaskSettings, known: Sequence[str] = ()) -> Shape:
         """How rows are read.
 
         Args:
-            rows: To train on.
+            part: The rows to train on.
             settings: What the user set.
             known: The names of the model's labels by id, if it has been trained with some.
 
         Raises:
             UserError: If columns or labels do not fit.
         """
-        columns = self.columns(rows, settings.column_map)
+        columns = self.columns(part.rows, settings.column_map)
         if not self.has_labels:
             if error := refuse_num_labels(self.name, settings.num_labels):
                 raise error
             return Shape(columns)
         column = columns["labels" if "labels" in columns else "label"]
-        return Shape(columns, find_labels(rows, column, settings.num_labels, known))
+        return Shape(columns, find_labels(part.rows, column, settings.num_labels, known, part.place))
 
     def check(self, rows: "datasets.Dataset", shape: Shape) -> None:
         """Checks that other rows have a shape's columns; see `columns.check_columns`."""

@@ -45,7 +45,7 @@ class Case:
         return TASKS[self.name]
 
     def prepare(self) -> tuple[Shape, Any, datasets.Dataset, datasets.Dataset]:
-        shape = self.task.shape(self.train.rows, self.settings)
+        shape = self.task.shape(self.train, self.settings)
         processor = load_processor(self.task, self.model)
         preparation = Preparation(processor, shape, self.settings, directory=self.directory)
         held_out = Preparation(processor, shape, self.settings, held_out=True, directory=self.directory)

@@ -34,7 +34,7 @@ COMMON = {
 }
 OFFERED = {
     "activation_checkpointing", "activation_checkpointing_kwargs", "adam_beta1", "adam_beta2", "adam_epsilon",
-    "average_tokens_across_devices", "dataloader_drop_last", "dataloader_in_order",
+    "average_tokens_across_devices", "dataloader_in_order",
     "dataloader_multiprocessing_context", "dataloader_num_workers", "dataloader_persistent_workers",
     "dataloader_pin_memory", "dataloader_prefetch_factor", "ddp_broadcast_buffers", "ddp_bucket_cap_mb",
     "ddp_find_unused_parameters", "ddp_static_graph", "ddp_timeout", "eval_accumulation_steps", "full_determinism",
@@ -86,6 +86,7 @@ def test_other_optimizers_and_orders_too(given):
         ({"seed": 1}, ["Set the parameter advanced.seed."]),
         ({"load_best_model_at_end": True}, ["Set the parameter advanced.export_checkpoint."]),
         ({"output_dir": "/"}, ["where and when a training is saved"]),
+        ({"dataloader_drop_last": True}, ["all rows count"]),
         ({"eval_strategy": "steps"}, ["evaluates after each epoch"]),
         ({"report_to": "wandb"}, ["written anyway"]),
         ({"push_to_hub": True}, ["the Hub"]),

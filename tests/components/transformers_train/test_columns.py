@@ -15,6 +15,7 @@ from kfp_finetune.components.transformers_train.tasks.needs import NEEDS
 from kfp_finetune.components.transformers_train.tasks.settings import TaskSettings
 from kfp_finetune.components.transformers_train.tasks.table import TASKS
 from kfp_finetune.errors import UserError
+from kfp_finetune.training.parts import Part
 
 SEQUENCE, TOKENS = "AutoModelForSequenceClassification", "AutoModelForTokenClassification"
 ANSWERS, IMAGES = "AutoModelForQuestionAnswering", "AutoModelForImageClassification"
@@ -133,7 +134,7 @@ def test_what_fits_is_told_the_most_special_first():
 
 def test_a_number_of_labels_is_refused_where_there_are_none():
     with pytest.raises(UserError, match="num_labels: given 3; allowed: nothing for AutoModelForCausalLM"):
-        TASKS[CAUSAL].shape(rows({"text": "x"}), TaskSettings(num_labels=3))
+        TASKS[CAUSAL].shape(Part(rows({"text": "x"}), [0], "train"), TaskSettings(num_labels=3))
 
 
 def test_the_tables_have_the_same_six_types_and_are_transformers_own_classes():
@@ -188,8 +189,9 @@ import json, sys
 import datasets
 from kfp_finetune.components.transformers_train.tasks.table import TASKS
 from kfp_finetune.components.transformers_train.tasks.settings import TaskSettings
+from kfp_finetune.training.parts import Part
 rows = datasets.Dataset.from_list([{"text": "x", "label": "a"}, {"text": "x", "label": "b"}])
-shape = TASKS["AutoModelForSequenceClassification"].shape(rows, TaskSettings())
+shape = TASKS["AutoModelForSequenceClassification"].shape(Part(rows, range(2), "train"), TaskSettings())
 loaded = [name for name in ("torch", "transformers") if name in sys.modules]
 print(json.dumps([shape.columns, shape.labels.config(), loaded]))
 """

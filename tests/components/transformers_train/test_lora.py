@@ -37,7 +37,7 @@ IMAGES, TEXTS = "AutoModelForImageClassification", "AutoModelForSequenceClassifi
 DORA = {"r": 4, "use_dora": True, "target_modules": "all-linear"}
 
 
-def _batch(name: str) -> dict[str, torch.Tensor]:
+def _batch(name: str, in_segments: bool = False) -> dict[str, torch.Tensor]:
     if name == IMAGES:
         return {"pixel_values": torch.randn(4, 3, 16, 16), "labels": torch.tensor([0, 1, 0, 1])}
     ids = torch.randint(3, 60, (4, 12))
@@ -46,7 +46,8 @@ def _batch(name: str) -> dict[str, torch.Tensor]:
         "AutoModelForTokenClassification": {"labels": ids % 2},
         "AutoModelForQuestionAnswering": {"start_positions": torch.arange(4), "end_positions": torch.arange(4) + 1},
     }
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)} | labels.get(name, {"labels": ids})
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)} | labels.get(name, {"labels": ids})
+    return batch | ({"token_type_ids": (torch.arange(12) > 5).long().repeat(4, 1)} if in_segments else {})
 
 
 def _scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -84,7 +85,7 @@ def test_merged_model_scores_as_the_trained_one(tmp_path: Path, name, config, gi
     bare = getattr(transformers, name).from_pretrained(tmp_path / "base")
     trained = add_adapter(kind.from_pretrained(tmp_path / "base"), given, name)
     optimizer = torch.optim.AdamW([weight for weight in trained.parameters() if weight.requires_grad], lr=1e-2)
-    batch = _batch(name)
+    batch = _batch(name, in_segments=config is BERT)
     trained.train()
     for _ in range(2):
         trained(**batch).loss.backward()

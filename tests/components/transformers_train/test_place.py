@@ -60,7 +60,6 @@ def test_everything_that_a_step_s_own_pod_cannot_do_is_said_at_once():
     assert [problem.what for problem in problems] == [
         "num_workers",
         "resources_per_worker",
-        "resources_per_worker.gpu",
     ]
     assert problems[0].given == "2, with launcher process"
     assert problems[0].mend == "Set launcher to trainjob, or num_workers to 1."

@@ -76,6 +76,30 @@ def test_what_does_not_shape_the_result_is_the_same_training(sayings):
     assert sayings.plan(learning_rate=0.0, **adapted).plan.key == sayings.plan(learning_rate=2e-4, **adapted).plan.key
 
 
+@pytest.mark.parametrize(
+    ("changes", "file", "said"),
+    [
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "config.json", "with quantization_config"),
+        ({"dtype": "auto"}, "config.json", "with dtype 'auto'"),
+        ({"peft_type": "LORA"}, "adapter_config.json", "both a model and an adapter"),
+    ],
+)
+def test_files_that_would_be_taken_for_what_they_are_not_are_refused(changes, file, said, sayings):
+    path = sayings.root / sayings.model.path / file
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(kept | changes))
+    (problem,) = problems_of(sayings)
+    assert problem.what == "model" and said in problem.given
+
+
+def test_a_label_that_is_none_is_told_by_its_row_in_the_split(bert, tmp_path):
+    rows = opinions(40, 1)
+    rows[7]["label"] = None
+    found = given(tmp_path, bert, write_jsonl(tmp_path / "rows", rows), TEXTS, max_seq_len=32)
+    (problem,) = problems_of(found)
+    assert "row 7 (from 0) of train whose label is None" in problem.given
+
+
 def test_everything_that_is_wrong_is_said_at_once(sayings):
     found = problems_of(
         sayings,
