@@ -14,6 +14,7 @@ def export_model(
     name: str = "finetune",
     keep_runs: int = 0,
     gate: dict = {},  # noqa: B006  KFP takes the default from here
+    publish_to: str = "",
     workspace: str = "/workspace",
 ):
     """Publishes the newest or best epoch as a model that transformers loads, verified before anybody sees it.
@@ -26,14 +27,18 @@ def export_model(
         name: The series; latest/NAME points to the export afterwards.
         keep_runs: How many trainings and exports of the series to keep on the volume, with this one; 0 for all.
         gate: Bounds for the figures of the held-out rows, without which nothing is exported: {"min_improvement": 0.1}.
+        publish_to: Where the model is published too: hf://ORGANISATION/NAME[@BRANCH] or s3://BUCKET/PREFIX, or several.
         workspace: Where the volume is mounted.
     """
     from kfp_finetune.errors import clear_errors
 
     with clear_errors():
         from kfp_finetune.components.export_model.export import export
+        from kfp_finetune.components.export_model.publish.run import publish_export
         from kfp_finetune.components.export_model.record import record_export
         from kfp_finetune.training.record import recall_plan
 
         plan = recall_plan(training_plan)
-        record_export(plan, export(plan, name, workspace, keep_runs, gate), model, report, workspace)
+        manifest = export(plan, name, workspace, keep_runs, gate)
+        published = publish_export(manifest, publish_to, workspace)
+        record_export(plan, manifest, published, model, report, workspace)

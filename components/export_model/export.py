@@ -8,6 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from kfp_finetune.components.export_model.card import model_card
+from kfp_finetune.components.export_model.provenance import gather
+from kfp_finetune.components.export_model.publish.layout import CARD_NAME
 from kfp_finetune.components.export_model.split import write_adapter, write_merged
 from kfp_finetune.components.export_model.verify import verify
 from kfp_finetune.errors import UserError, refuse
@@ -60,13 +63,17 @@ def export(
 def _check_gate(plan: Plan, training: Path, gate: Mapping[str, float]) -> None:
     if not gate:
         return
-    try:
-        evaluation = json.loads((training / EVALUATION_NAME).read_text())
-    except FileNotFoundError as error:
+    evaluation = _evaluation(training)
+    if evaluation is None:
         given = f"{dict(gate)}, with training {plan.key} that is not evaluated"
-        raise refuse("gate", given, "an evaluated training", "Run evaluate_model before.") from error
+        raise refuse("gate", given, "an evaluated training", "Run evaluate_model before.")
     if problems := failed_bounds(gate, evaluation):
         raise UserError(problems)
+
+
+def _evaluation(training: Path) -> Mapping[str, Any] | None:
+    path = training / EVALUATION_NAME
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def _build(workspace: Workspace, plan: Plan, staging: Path) -> Manifest:
@@ -77,6 +84,9 @@ def _build(workspace: Workspace, plan: Plan, staging: Path) -> Manifest:
         shutil.copyfile(training / REPORT_NAME, staging / REPORT_NAME)
     write, prove = WAYS[plan.trainer]
     write(plan, training, epoch, base, staging)
+    about = gather(workspace.root, plan, plan.dataset_revision)
+    card = model_card(plan, _evaluation(training) or {}, (staging / ADAPTER_FOLDER).exists(), about)
+    (staging / CARD_NAME).write_text(card)
     with ThreadPoolExecutor(max_workers=1) as pool:
         files = pool.submit(describe_files, staging)
         verdict = prove(plan, training, epoch, base, staging)

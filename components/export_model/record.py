@@ -1,10 +1,12 @@
 """An export as the artifacts that KFP shows."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfp_finetune.artifacts import record_manifest
+from kfp_finetune.components.export_model.publish.targets import Published
 from kfp_finetune.manifests import Manifest
 from kfp_finetune.reports.page import Note, page
 from kfp_finetune.results import MANIFEST, REPORT, print_result
@@ -16,18 +18,27 @@ if TYPE_CHECKING:
     from kfp import dsl
 
 
-def record_export(plan: Plan, manifest: Manifest, model: "dsl.Model", report: "dsl.HTML", workspace_root: str) -> None:
+def record_export(
+    plan: Plan,
+    manifest: Manifest,
+    published: Sequence[Published],
+    model: "dsl.Model",
+    report: "dsl.HTML",
+    workspace_root: str,
+) -> None:
     """Writes an export as artifacts.
 
     Args:
         plan: The training.
         manifest: Of the export.
+        published: Where it was published.
         model: Output for the manifest.
         report: Output for the page on the whole run.
         workspace_root: Absolute path of the mounted volume.
     """
     root = open_workspace(workspace_root).root
     record_manifest(manifest, model)
+    model.metadata |= {"published": ", ".join(one.url for one in published)} if published else {}
     written = root / manifest.path / REPORT_NAME
     if written.exists():
         shutil.copyfile(written, report.path)
@@ -36,4 +47,5 @@ def record_export(plan: Plan, manifest: Manifest, model: "dsl.Model", report: "d
         Path(report.path).write_text(page(manifest.path, plan.dataset, [note]))
     evaluated = evaluated_figures(root / plan.training)
     figures: dict[str, float | str] = {"export": manifest.path, "export_bytes": manifest.size, **evaluated}
+    figures |= {one.address: one.url for one in published}
     print_result("export", figures, {MANIFEST: model.uri, REPORT: report.uri})

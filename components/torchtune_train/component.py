@@ -38,6 +38,7 @@ def plan(
     overrides: dict = {},  # noqa: B006
     skip_unchanged: bool = True,
     gate: dict = {},  # noqa: B006
+    publish_to: str = "",
     workspace: str = "/workspace",
 ) -> bool:
     """Checks everything before a GPU is asked for, turns rows into tokens and writes the training's configuration.
@@ -73,6 +74,7 @@ def plan(
         overrides: Any other key of torchtune's configuration: {"optimizer.betas": [0.9, 0.95]}.
         skip_unchanged: For a model that is a series' newest export: whether it stays that while nothing else changes.
         gate: Bounds that export_model will hold the figures of the held-out rows to: {"min_improvement": 0.1}.
+        publish_to: Where export_model will publish the model: hf://ORGANISATION/NAME[@BRANCH], s3://BUCKET/PREFIX.
         workspace: Where the volume is mounted.
 
     Returns:
@@ -89,14 +91,16 @@ def plan(
     )  # fmt: skip
     with clear_errors():
         from kfp_finetune.artifacts import recall_manifest
+        from kfp_finetune.components.export_model.publish.run import check_publishing
         from kfp_finetune.components.torchtune_train.planning import make_plan
         from kfp_finetune.training.gate import check_gate
         from kfp_finetune.training.launcher import check_launcher
         from kfp_finetune.training.record import record_plan
 
-        problems = [*check_launcher(launcher, runtime, volume, num_nodes, trainjob, workspace), *check_gate(gate)]
+        addresses, problems = check_publishing(publish_to)
+        problems += check_launcher(launcher, runtime, volume, num_nodes, trainjob, workspace) + check_gate(gate)
         data, base = recall_manifest(dataset), recall_manifest(model)
-        outcome = make_plan(data, base, name, settings, workspace, problems, skip_unchanged)
+        outcome = make_plan(data, base, name, settings, workspace, problems, skip_unchanged, addresses)
         return record_plan(outcome, training_plan, data_report, workspace)
 
 

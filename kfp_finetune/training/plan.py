@@ -51,6 +51,7 @@ class Plan:
         license: Of that model, as it was stated.
         transformer_type: The class of transformers that loads the model.
         trainer: What trains: "torchtune" or "transformers".
+        dataset_revision: The dataset's, as exactly as its source said it.
     """
 
     key: str
@@ -74,6 +75,7 @@ class Plan:
     license: str = ""
     transformer_type: str = CAUSAL_LM
     trainer: str = TORCHTUNE
+    dataset_revision: str = ""
 
     @property
     def quantizes_base(self) -> bool:

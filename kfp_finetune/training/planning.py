@@ -1,6 +1,6 @@
 """Everything that can be known before a GPU is asked for: what is wrong, what will run, and whether it ran already."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from kfp_finetune.series import newest_export, note_use, release
 from kfp_finetune.settings import whole_numbers
 from kfp_finetune.training.epochs import finished_epochs
 from kfp_finetune.training.plan import PLAN_NAME, Plan, read_plan
+from kfp_finetune.training.published import published_places
 from kfp_finetune.training.request import Request
 from kfp_finetune.training.summary import Summary, read_summary
 from kfp_finetune.workspace import Workspace, open_workspace
@@ -20,7 +21,7 @@ from kfp_finetune.workspace import Workspace, open_workspace
 FEW_STEPS = 20
 """A training with fewer steps gets a warning."""
 
-OF_NOW = ("num_procs_per_node", "num_nodes", "work", "origin", "license")
+OF_NOW = ("num_procs_per_node", "num_nodes", "work", "origin", "license", "dataset_revision")
 """What a plan says that does not shape the result: the same processes may have been spread over other machines when it
 was written, and the same model had another address."""
 
@@ -73,6 +74,7 @@ def make_plan(
     workspace_root: str,
     problems: Sequence[Problem] = (),
     skip_unchanged: bool = True,
+    publish_to: Collection[str] = (),
 ) -> Outcome:
     """Checks everything and writes the training's directory, unless it is there already.
 
@@ -86,6 +88,7 @@ def make_plan(
         problems: What was found wrong before, with the place where it is to run.
         skip_unchanged: Whether a series that goes on from its newest export ends with it while data and settings are
             those that it was made with.
+        publish_to: Addresses at which the export is to be published.
 
     Raises:
         UserError: With everything that is wrong.
@@ -101,7 +104,7 @@ def make_plan(
         raise UserError(wrong)
     outline = _outline(workspace, request, planner.settings(request))
     if newest:
-        outcome = _recall(workspace, request, newest, outline)
+        outcome = _recall(workspace, request, newest, outline, publish_to)
     else:
         outcome = _prepare(workspace, outline, partial(planner.write, workspace, request, outline))
     note_use(workspace, name, outcome.plan.key)
@@ -133,14 +136,19 @@ def _outline(workspace: Workspace, request: Request, settings: Mapping[str, Any]
         work=request.work,
         origin=request.origin,
         license=request.model.facts.get("license", ""),
+        dataset_revision=request.dataset.revision,
         **settings,
     )
 
 
-def _recall(workspace: Workspace, request: Request, newest: Manifest, outline: Plan) -> Outcome:
+def _recall(
+    workspace: Workspace, request: Request, newest: Manifest, outline: Plan, publish_to: Collection[str]
+) -> Outcome:
     training = workspace.training(newest.key)
     if (training / PLAN_NAME).exists():
         plan = read_plan(training)
+        if not published_places(workspace, newest).keys() >= set(publish_to):
+            return Outcome(plan, "trained", read_summary(training))
     else:  # Somebody made room: the export stands without it.
         plan = replace(outline, key=newest.key, training=workspace.relative(training), base=newest.source)
     return Outcome(plan, "done", skipped=newest.key != request.key)
@@ -166,7 +174,7 @@ def describe(outcome: Outcome) -> str:
     words = {
         "new": "new: it will be trained",
         "resume": "found unfinished: it goes on from its newest epoch",
-        "trained": "trained already: it is evaluated and exported",
+        "trained": "trained already: it is evaluated, exported and published",
         "done": "done already: nothing to do",
     }
     lines = [f"training {plan.key} is {words[state]}", f"  {plan.method} of {plan.base} on {plan.dataset}"]

@@ -41,6 +41,7 @@ def torchtune_finetune(
     split: str = "train",
     held_out: str = "5%",
     gate: dict = {},  # noqa: B006
+    publish_to: str = "",
     advanced: dict = {},  # noqa: B006
     overrides: dict = {},  # noqa: B006
     launcher: str = "process",
@@ -88,6 +89,7 @@ def torchtune_finetune(
         split: Rows to train on: a split's name or a part of one, such as "train[:10%]".
         held_out: Rows to evaluate on, never trained on: a share of the split ("5%") or another split ("test").
         gate: Bounds on the held-out rows, without which nothing is exported: {"min_improvement": 0.1, "max_loss": 2}.
+        publish_to: Where the model is published too: hf://ORGANISATION/NAME[@BRANCH] or s3://BUCKET/PREFIX, or several.
         advanced: Settings without a parameter of their own: {"weight_decay": 0.1, "lora_alpha": 32}.
         overrides: Any other key of torchtune's configuration: {"optimizer.betas": [0.9, 0.95]}.
         launcher: "process" trains in one pod of this run, "trainjob" on any number of nodes by Kubeflow Trainer.
@@ -161,6 +163,7 @@ def torchtune_finetune(
             overrides=overrides,
             skip_unchanged=skip_unchanged,
             gate=gate,
+            publish_to=publish_to,
             workspace=workspace,
         )
         with dsl.If(planned.outputs["Output"] == True, name="needed"):  # noqa: E712  KFP builds the condition from ==
@@ -180,12 +183,17 @@ def torchtune_finetune(
             trained = dsl.OneOf(by_trainjob.outputs["Output"], here.outputs["Output"])
             evaluated = evaluate_model(training_plan=training_plan, trained=trained, workspace=workspace)
             exported = export_model(
-                training_plan=training_plan, name=name, keep_runs=keep_runs, gate=gate, workspace=workspace
+                training_plan=training_plan,
+                name=name,
+                keep_runs=keep_runs,
+                gate=gate,
+                publish_to=publish_to,
+                workspace=workspace,
             )
             exported.after(evaluated)
             ask_for_gpus(here, accelerator, num_procs_per_node)
             ask_for_gpus(evaluated, accelerator, 1)
     fetching, loading = (data, base), (planned, here, evaluated, exported)
     mount_volume((*fetching, *loading), storage.output)
-    give_secrets(fetching, hf_secret, s3_secret)
+    give_secrets((*fetching, planned, exported), hf_secret, s3_secret)
     settle((storage, cleanup, by_trainjob, *fetching, *loading), train_image, loading)

@@ -40,6 +40,7 @@ def transformers_finetune(
     split: str = "train",
     held_out: str = "5%",
     gate: dict = {},  # noqa: B006
+    publish_to: str = "",
     advanced: dict = {},  # noqa: B006
     launcher: str = "process",
     num_workers: int = 1,
@@ -87,6 +88,7 @@ def transformers_finetune(
         split: Rows to train on: a split's name or a part of one, such as "train[:3000]".
         held_out: Rows to evaluate on, never trained on: a share of the split ("5%") or another split ("test").
         gate: Bounds on the held-out rows, without which nothing is exported: {"min_improvement": 0.1, "max_loss": 2}.
+        publish_to: Where the model is published too: hf://ORGANISATION/NAME[@BRANCH] or s3://BUCKET/PREFIX, or several.
         advanced: Settings without a parameter of their own: {"seed": 7, "export_checkpoint": "best"}.
         launcher: "process" trains in one pod of this run, "trainjob" on any number of nodes by Kubeflow Trainer.
         num_workers: Machines to train on; more than one needs launcher trainjob and access_mode ReadWriteMany.
@@ -159,6 +161,7 @@ def transformers_finetune(
             trainjob=trainjob,
             skip_unchanged=skip_unchanged,
             gate=gate,
+            publish_to=publish_to,
             workspace=workspace,
         )
         with dsl.If(planned.outputs["Output"] == True, name="needed"):  # noqa: E712  KFP builds the condition from ==
@@ -183,10 +186,11 @@ def transformers_finetune(
                 name=name,
                 keep_runs=keep_runs,
                 gate=gate,
+                publish_to=publish_to,
                 workspace=workspace,
             )
             ask_for_gpus(here, accelerator, num_procs_per_worker)
     fetching, loading = (data, base), (planned, here, exported)
     mount_volume((*fetching, *loading), storage.output)
-    give_secrets(fetching, hf_secret, s3_secret)
+    give_secrets((*fetching, planned, exported), hf_secret, s3_secret)
     settle((storage, cleanup, by_trainjob, *fetching, *loading), train_image, loading)

@@ -4,14 +4,19 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
+from servers.s3 import S3
 from small_tasks import SMALL_TASKS, TEXTS, save_base
+from sources.conftest import s3, s3_running
 from transformers import pipeline
 
 from kfp_finetune.manifests import read_manifest
 from kfp_finetune.results import REPORT, parse_result
+
+__all__ = ["s3", "s3_running"]
 
 PIPELINE = Path(__file__).parents[2] / "pipelines/transformers_finetune/pipeline.yaml"
 
@@ -42,11 +47,14 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 
 
 def test_the_pipeline_runs_from_a_csv_by_a_gate_to_a_model_that_predicts_and_then_has_nothing_to_do(
-    given: dict, tmp_path: Path
+    given: dict, tmp_path: Path, s3: S3
 ):
+    bucket = f"tests-{uuid.uuid4().hex[:12]}"
+    s3.client().create_bucket(Bucket=bucket)
     settings = given | {
         "lora_config": {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"},
-        "learning_rate": 5e-3,
+        "learning_rate": 2e-3,
+        "epochs": 4,
         "training_arguments": {"weight_decay": 0.01, "warmup_steps": 5},
     }
     refused = run(tmp_path, **settings, gate={"min_accuracy": 0.5, "min_improvement": 5})
@@ -75,6 +83,18 @@ def test_the_pipeline_runs_from_a_csv_by_a_gate_to_a_model_that_predicts_and_the
     assert again.returncode == 0, again.stdout
     assert "transformers-train" not in again.stdout
 
+    publishing = settings | {"publish_to": f"s3://{bucket}/models"}
+    published = run(tmp_path, **publishing)
+    assert published.returncode == 0 and "train: 100%" not in published.stdout, published.stdout
+    names = [entry["Key"] for entry in s3.client().list_objects_v2(Bucket=bucket)["Contents"]]
+    key = latest.resolve().name
+    wanted = ("README.md", "MANIFEST.json", "model.safetensors", "adapter/adapter_model.safetensors")
+    assert {f"models/{key}/{name}" for name in wanted} < set(names)
+    card = s3.client().get_object(Bucket=bucket, Key=f"models/{key}/README.md")["Body"].read().decode()
+    assert "accuracy" in card and "AutoModelForSequenceClassification" in card
+    again = run(tmp_path, **publishing)
+    assert again.returncode == 0 and "transformers-train" not in again.stdout, again.stdout
+
 
 def test_all_that_is_wrong_is_one_message_before_anything_runs(given: dict, tmp_path: Path):
     wrong = {
@@ -84,11 +104,20 @@ def test_all_that_is_wrong_is_one_message_before_anything_runs(given: dict, tmp_
         "num_workers": 2,
         "resources_per_worker": {"gpu": 1},
         "gate": {"min_exact_match": 0.5},
+        "publish_to": "ftp://models",
     }
     result = run(tmp_path, **given | wrong)
     printed = (result.stdout + result.stderr).replace("\n", " ")
     assert result.returncode == 2, printed
-    for named in ("output_dir", "epochs", "rank", "num_workers", "resources_per_worker", "min_exact_match"):
+    for named in (
+        "output_dir",
+        "epochs",
+        "rank",
+        "num_workers",
+        "resources_per_worker",
+        "min_exact_match",
+        "ftp://models",
+    ):
         assert named in printed
     assert "Traceback" not in printed and not list(tmp_path.glob("trainings/[!.]*"))
 

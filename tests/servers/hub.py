@@ -260,14 +260,18 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serve(certificate: tuple[Path, Path] | None = None) -> Iterator[Hub]:
+def serve(
+    certificate: tuple[Path, Path] | None = None, hub: Hub | None = None, answers: type[Handler] = Handler
+) -> Iterator[Hub]:
     """Runs a Hub and its storage, which has another origin, for as long as the context lasts.
 
     Args:
         certificate: Files of a certificate and of its key, to speak TLS.
+        hub: Its state; an empty one if not given.
+        answers: What answers requests.
     """
-    hub = Hub()
-    handler = type("BoundHandler", (Handler,), {"hub": hub})
+    hub = hub or Hub()
+    handler = type("BoundHandler", (answers,), {"hub": hub})
     servers = [_Server(("127.0.0.1", 0), handler) for _ in range(2)]
     for server in servers:
         if certificate:

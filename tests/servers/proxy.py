@@ -85,7 +85,7 @@ def serve(upstream: str, certificate: tuple[Path, Path] | None = None) -> Iterat
             self.end_headers()
             self.wfile.write(content)
 
-        do_HEAD = do_PUT = do_GET
+        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 
         def log_message(self, format: str, *args: object) -> None:
             pass
