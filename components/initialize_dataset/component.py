@@ -43,7 +43,7 @@ def initialize_dataset(
     with clear_errors():
         from kfp_finetune.artifacts import record_figures, record_manifest, record_report
         from kfp_finetune.components.initialize_dataset.dataset import initialize_dataset as initialize
-        from kfp_finetune.sources.s3 import S3Options
+        from kfp_finetune.sources.s3_client import S3Options
 
         manifest = initialize(
             uri,

@@ -12,7 +12,7 @@ from kfp_finetune.pruning import prune
 from kfp_finetune.reports.dataset import dataset_report
 from kfp_finetune.sources.huggingface import HubSource
 from kfp_finetune.sources.patterns import Patterns
-from kfp_finetune.sources.s3 import S3Options
+from kfp_finetune.sources.s3_client import S3Options
 from kfp_finetune.sources.source import Source, open_source
 from kfp_finetune.workspace import FETCH_REPORT_NAME, open_workspace
 

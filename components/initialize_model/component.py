@@ -46,7 +46,7 @@ def initialize_model(
     with clear_errors():
         from kfp_finetune.components.initialize_model.record import record_start
         from kfp_finetune.components.initialize_model.start import choose_start
-        from kfp_finetune.sources.s3 import S3Options
+        from kfp_finetune.sources.s3_client import S3Options
 
         start = choose_start(
             uri,

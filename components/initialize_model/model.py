@@ -15,7 +15,7 @@ from kfp_finetune.pruning import prune
 from kfp_finetune.reports.model import model_report
 from kfp_finetune.sources.cards import CARD_BYTES, card_metadata, stated_text
 from kfp_finetune.sources.patterns import Patterns
-from kfp_finetune.sources.s3 import S3Options
+from kfp_finetune.sources.s3_client import S3Options
 from kfp_finetune.sources.source import Source, open_source
 from kfp_finetune.workspace import FETCH_REPORT_NAME, INDEX_NAME, open_workspace
 

@@ -8,7 +8,7 @@ from kfp_finetune.components.initialize_model.origin import origin_of
 from kfp_finetune.errors import refuse
 from kfp_finetune.manifests import Manifest
 from kfp_finetune.series import MERGED_FOLDER, Held, hold_newest, release
-from kfp_finetune.sources.s3 import S3Options
+from kfp_finetune.sources.s3_client import S3Options
 from kfp_finetune.workspace import FETCH_REPORT_NAME, Workspace, content_key, open_workspace
 
 LATEST = "latest"

@@ -1,7 +1,6 @@
 """Objects of S3 and of what speaks its protocol."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -20,26 +19,12 @@ from kfp_finetune.sources.names import check_names, is_hidden
 from kfp_finetune.sources.patterns import Patterns, matches_glob, no_match, split_pattern
 from kfp_finetune.sources.redaction import redact
 from kfp_finetune.sources.s3_checksums import etag_checksum, stated_checksum
+from kfp_finetune.sources.s3_client import S3Options, make_client, open_session
 from kfp_finetune.sources.s3_errors import explain
 
 CHUNK_BYTES = 2**20
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class S3Options:
-    """How S3 is reached. Credentials are boto3's: the environment, a role of the pod, a file of the user.
-
-    Args:
-        endpoint: URL of the server; empty for AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, or Amazon's.
-        region: Empty for AWS_REGION, AWS_DEFAULT_REGION, or the server's own.
-        addressing_style: "path", "virtual", or "auto": path with an endpoint, virtual with Amazon.
-    """
-
-    endpoint: str = ""
-    region: str = ""
-    addressing_style: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -119,27 +104,11 @@ class S3Source:
 
     @cached_property
     def _client(self) -> Any:
-        import boto3
         from botocore import UNSIGNED
-        from botocore.config import Config
 
-        session = boto3.session.Session(region_name=self.options.region or os.environ.get("AWS_REGION") or None)
-        authority = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
-        config = Config(
-            s3={"addressing_style": self.options.addressing_style},
-            retries={"mode": "standard", "total_max_attempts": 1},
-            connect_timeout=retries.STALL_SECONDS,
-            read_timeout=retries.STALL_SECONDS,
-            max_pool_connections=WORKERS,
-            response_checksum_validation="when_required",
-            signature_version=None if session.get_credentials() else UNSIGNED,
-        )
-        return session.client(
-            "s3",
-            endpoint_url=self.options.endpoint or None,
-            verify=authority,
-            config=config,
-        )
+        session = open_session(self.options)
+        signature = None if session.get_credentials() else UNSIGNED
+        return make_client(session, self.options, WORKERS, signature_version=signature)
 
     @cached_property
     def _files(self) -> tuple[RemoteFile, ...]:

@@ -39,7 +39,8 @@ RUN_ENDS_EARLY = (RuntimeError, ValueError)
 
 def run_pipeline(folders: dict[str, Path], images: Images, train_image: str, user: str) -> None:
     """Runs the pipeline that is compiled for a tag, with its run parameter for the training image set."""
-    (path,) = compile_pipelines(folders["compiled"], registry=REGISTRY, tag=images.tag)
+    compiled = compile_pipelines(folders["compiled"], registry=REGISTRY, tag=images.tag)
+    path = next(path for path in compiled if path.parent.name == "torchtune_finetune")
     # KFP's local runner leaves a run parameter in an image's name as it is; a server puts its value there.
     text = path.read_text().replace("'{{$.inputs.parameters[''pipelinechannel--train_image'']}}'", train_image)
     mounts = [

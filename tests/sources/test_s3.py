@@ -29,7 +29,7 @@ from kfp_finetune.datafiles import open_split
 from kfp_finetune.errors import UserError
 from kfp_finetune.manifests import Manifest, read_manifest
 from kfp_finetune.sources import arrival, retries
-from kfp_finetune.sources.s3 import S3Options
+from kfp_finetune.sources.s3_client import S3Options
 from kfp_finetune.workspace import FETCH_REPORT_NAME
 
 ROWS = '{"input": "a", "output": "b"}\n'

@@ -15,7 +15,7 @@ from kfp_finetune.components.export_model.publish.targets import (
 )
 from kfp_finetune.errors import Problem, UserError
 from kfp_finetune.manifests import Manifest
-from kfp_finetune.sources.s3 import S3Options
+from kfp_finetune.sources.s3_client import S3Options
 from kfp_finetune.training.published import note_published
 from kfp_finetune.workspace import open_workspace
 

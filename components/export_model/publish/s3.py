@@ -27,7 +27,7 @@ from kfp_finetune.errors import Problem, StepError, UserError
 from kfp_finetune.manifests import MANIFEST_NAME
 from kfp_finetune.progress import progress_printer
 from kfp_finetune.sources import retries
-from kfp_finetune.sources.s3 import S3Options
+from kfp_finetune.sources.s3_client import S3Options
 
 PART_BYTES = 32 * 2**20
 """Larger files go in parts of this size, each with its checksum; a few more than `WORKERS` of them are in memory."""

@@ -1,14 +1,12 @@
 """The client of S3 that publishes, and what went wrong with it, as a person needs it."""
 
-import os
 from typing import Any
 
 from kfp_finetune.components.export_model.publish.targets import WHAT, S3Target
 from kfp_finetune.errors import refuse
-from kfp_finetune.sources import retries
 from kfp_finetune.sources.redaction import redact
 from kfp_finetune.sources.retries import Transient
-from kfp_finetune.sources.s3 import S3Options
+from kfp_finetune.sources.s3_client import S3Options, make_client, open_session
 from kfp_finetune.sources.s3_errors import ABSENT, REFUSED
 from kfp_finetune.sources.s3_errors import explain as explain_reading
 
@@ -31,24 +29,11 @@ def connect(target: S3Target, options: S3Options) -> Any:
     Raises:
         UserError: If there are no credentials, or an option has no meaning.
     """
-    import boto3
-    from botocore.config import Config
-
-    session = boto3.session.Session(region_name=options.region or os.environ.get("AWS_REGION") or None)
-    config = Config(
-        s3={"addressing_style": options.addressing_style},
-        retries={"mode": "standard", "total_max_attempts": 1},
-        connect_timeout=retries.STALL_SECONDS,
-        read_timeout=retries.STALL_SECONDS,
-        max_pool_connections=WORKERS,
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-    )
-    authority = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
+    session = open_session(options)
+    if not session.get_credentials():
+        raise refuse(WHAT, f"{target.address} without credentials", "credentials that may write there", SECRET)
     try:
-        if not session.get_credentials():
-            raise refuse(WHAT, f"{target.address} without credentials", "credentials that may write there", SECRET)
-        return session.client("s3", endpoint_url=options.endpoint or None, verify=authority, config=config)
+        return make_client(session, options, WORKERS, request_checksum_calculation="when_required")
     except ValueError as error:
         raise explain(target, error) from error
 
