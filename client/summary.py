@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kfp_finetune.manifests import read_manifest
-from kfp_finetune.training.plan import EVALUATION_NAME
+from kfp_finetune.training.evaluation import EVALUATION_NAME
 from kfp_finetune.training.result import read_result
 from kfp_finetune.workspace import REPORT_NAME, Workspace
 

@@ -37,6 +37,27 @@ def read_settings(kind: type[T], values: Mapping[str, Any], prefix: str = "") ->
     return (None, unknown) if unknown else (settings, [])
 
 
+def read_partly(
+    kind: type[T], values: Mapping[str, Any], prefix: str = "", needed: str = ""
+) -> tuple[T | None, list[Problem]]:
+    """Builds settings with defaults in place of what is wrong, so that the rest can be looked at all the same.
+
+    Args:
+        kind: A pydantic dataclass.
+        values: The user's values by name.
+        prefix: What stands before a value's name in a message.
+        needed: The value that says what the others mean: if it is wrong, they are not looked at.
+
+    Returns:
+        The settings, or None if what is wrong is needed or has no default, and every problem.
+    """
+    settings, problems = read_settings(kind, values, prefix)
+    wrong = {problem.what.removeprefix(prefix).partition(".")[0] for problem in problems}
+    if problems and needed not in wrong:
+        settings, _ = read_settings(kind, {name: value for name, value in values.items() if name not in wrong}, prefix)
+    return settings, problems
+
+
 def whole_numbers(value: Any) -> Any:
     """A value with its whole numbers as such, in whatever it holds too.
 

@@ -6,7 +6,7 @@ from typing import Any
 from kfp_finetune.client.checks.trainer import Trainer
 from kfp_finetune.components.torchtune_train.settings import TrainSettings, check_values, unfold_advanced
 from kfp_finetune.errors import Problem
-from kfp_finetune.settings import read_settings
+from kfp_finetune.settings import read_partly
 from kfp_finetune.training.gate import check_gate
 
 
@@ -33,11 +33,7 @@ def _check_together(values: Mapping[str, Any], same_machine: bool) -> list[Probl
 def _read_train(values: Mapping[str, Any]) -> TrainSettings | None:
     known = TrainSettings.__dataclass_fields__.keys()
     settings = {name: value for name, value in unfold_advanced(values)[0].items() if name in known}
-    train, problems = read_settings(TrainSettings, settings)
-    wrong = {problem.what.partition(".")[0] for problem in problems}
-    if not wrong or "method" in wrong:
-        return train
-    return read_settings(TrainSettings, {name: value for name, value in settings.items() if name not in wrong})[0]
+    return read_partly(TrainSettings, settings, needed="method")[0]
 
 
 def _check_overrides(overrides: Mapping[str, Any]) -> list[Problem]:

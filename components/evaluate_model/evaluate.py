@@ -17,7 +17,8 @@ from kfp_finetune.progress import progress_printer
 from kfp_finetune.publishing import write_atomically
 from kfp_finetune.reports.evaluation import evaluation_report
 from kfp_finetune.training.epochs import check_finished, choose_epoch, whole_epochs
-from kfp_finetune.training.plan import EVALUATION_NAME, Plan
+from kfp_finetune.training.evaluation import EVALUATION_NAME
+from kfp_finetune.training.plan import Plan
 from kfp_finetune.workspace import REPORT_NAME, open_workspace
 
 TOKENS_IN_BATCH = 4096

@@ -1,6 +1,5 @@
 """Publishes an epoch of a training as a model that is proven to load."""
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +18,9 @@ from kfp_finetune.publishing import exclusive, publishing
 from kfp_finetune.series import MERGED_FOLDER, note_use, prune_series
 from kfp_finetune.sources.hub_address import repository_name
 from kfp_finetune.training.epochs import ADAPTER_FOLDER, check_finished, chosen_epoch, newest_epoch
+from kfp_finetune.training.evaluation import read_evaluation
 from kfp_finetune.training.gate import failed_bounds
-from kfp_finetune.training.plan import EVALUATION_NAME, TORCHTUNE, TRANSFORMERS, Plan
+from kfp_finetune.training.plan import TORCHTUNE, TRANSFORMERS, Plan
 from kfp_finetune.workspace import REPORT_NAME, Workspace, open_workspace, point_latest
 
 
@@ -63,17 +63,12 @@ def export(
 def _check_gate(plan: Plan, training: Path, gate: Mapping[str, float]) -> None:
     if not gate:
         return
-    evaluation = _evaluation(training)
-    if evaluation is None:
+    evaluation = read_evaluation(training)
+    if not evaluation:
         given = f"{dict(gate)}, with training {plan.key} that is not evaluated"
         raise refuse("gate", given, "an evaluated training", "Run evaluate_model before.")
     if problems := failed_bounds(gate, evaluation):
         raise UserError(problems)
-
-
-def _evaluation(training: Path) -> Mapping[str, Any] | None:
-    path = training / EVALUATION_NAME
-    return json.loads(path.read_text()) if path.exists() else None
 
 
 def _build(workspace: Workspace, plan: Plan, staging: Path) -> Manifest:
@@ -85,7 +80,7 @@ def _build(workspace: Workspace, plan: Plan, staging: Path) -> Manifest:
     write, prove = WAYS[plan.trainer]
     write(plan, training, epoch, base, staging)
     about = gather(workspace.root, plan, plan.dataset_revision)
-    card = model_card(plan, _evaluation(training) or {}, (staging / ADAPTER_FOLDER).exists(), about)
+    card = model_card(plan, read_evaluation(training), (staging / ADAPTER_FOLDER).exists(), about)
     (staging / CARD_NAME).write_text(card)
     with ThreadPoolExecutor(max_workers=1) as pool:
         files = pool.submit(describe_files, staging)

@@ -22,7 +22,7 @@ from kfp_finetune.components.torchtune_train.settings import (
 from kfp_finetune.components.torchtune_train.tensor_parallel import check_tensor_parallel
 from kfp_finetune.errors import Problem, UserError
 from kfp_finetune.manifests import Manifest
-from kfp_finetune.settings import read_settings
+from kfp_finetune.settings import read_partly, read_settings
 from kfp_finetune.training import request as training
 from kfp_finetune.workspace import Workspace, check_series_name
 
@@ -72,7 +72,9 @@ def check_request(
     data_values = {key: value for key, value in values.items() if key in DataSettings.__dataclass_fields__}
     data, found = read_settings(DataSettings, data_values)
     problems += found
-    train, found = _read_train({key: values[key] for key in values.keys() - data_values.keys()})
+    train, found = read_partly(
+        TrainSettings, {key: values[key] for key in values.keys() - data_values.keys()}, needed="method"
+    )
     problems += found
     try:
         check_series_name(name)
@@ -90,15 +92,6 @@ def check_request(
     if problems or data is None:
         raise UserError(problems)
     return Request(dataset, model, data, train, architecture)
-
-
-def _read_train(values: Mapping[str, Any]) -> tuple[TrainSettings | None, list[Problem]]:
-    """The settings, with defaults in place of those that are wrong, so that the others are looked at all the same."""
-    train, problems = read_settings(TrainSettings, values)
-    wrong = {problem.what.partition(".")[0] for problem in problems}
-    if problems and "method" not in wrong:
-        train, _ = read_settings(TrainSettings, {key: value for key, value in values.items() if key not in wrong})
-    return train, problems
 
 
 def _read_architecture(model: Path) -> tuple[Architecture | None, list[Problem]]:

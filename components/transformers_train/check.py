@@ -14,7 +14,7 @@ from kfp_finetune.components.transformers_train.tasks.table import TASKS
 from kfp_finetune.components.transformers_train.tasks.task import Task
 from kfp_finetune.errors import Problem, UserError
 from kfp_finetune.manifests import Manifest
-from kfp_finetune.settings import read_settings
+from kfp_finetune.settings import read_partly
 from kfp_finetune.training import request as training
 from kfp_finetune.workspace import Workspace, check_series_name
 
@@ -74,7 +74,7 @@ def check_request(
         UserError: With everything that is wrong.
     """
     values, problems = unfold_advanced(values)
-    settings, found = _read_settings(values)
+    settings, found = read_partly(Settings, values)
     problems += found
     try:
         check_series_name(name)
@@ -92,15 +92,6 @@ def check_request(
     if settings.max_seq_len == 0:
         settings = replace(settings, max_seq_len=min(LONGEST_BY_DEFAULT, _longest(config) or LONGEST_BY_DEFAULT))
     return Request(dataset, model, settings, config)
-
-
-def _read_settings(values: Mapping[str, Any]) -> tuple[Settings | None, list[Problem]]:
-    """The settings, with defaults in place of those that are wrong, so that the others are looked at all the same."""
-    settings, problems = read_settings(Settings, values)
-    wrong = {problem.what.partition(".")[0] for problem in problems}
-    if problems and "transformer_type" not in wrong:
-        settings, _ = read_settings(Settings, {key: value for key, value in values.items() if key not in wrong})
-    return settings, problems
 
 
 def _check_files(folder: Path, config: Mapping[str, Any]) -> list[Problem]:

@@ -13,7 +13,8 @@ from kfp_finetune.reports.numbers import number
 from kfp_finetune.reports.page import Block, Chart, Facts, Samples, page
 from kfp_finetune.reports.training import training_blocks
 from kfp_finetune.training.epochs import choose_epoch, whole_epochs
-from kfp_finetune.training.plan import EVALUATION_NAME, Plan
+from kfp_finetune.training.evaluation import EVALUATION_NAME
+from kfp_finetune.training.plan import Plan
 from kfp_finetune.training.summary import facts
 from kfp_finetune.workspace import REPORT_NAME
 

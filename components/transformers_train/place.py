@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from kfp_finetune.errors import Problem, UserError
 from kfp_finetune.launch.trainjob.settings import Quantity
-from kfp_finetune.settings import STRICT, read_settings, whole_numbers
+from kfp_finetune.settings import STRICT, read_partly, whole_numbers
 from kfp_finetune.training import launcher as training
 from kfp_finetune.training.cluster import Request, read_request
 
@@ -46,10 +46,7 @@ def read_resources(values: Any) -> tuple[Resources, list[Problem]]:
     gpu = given.get("gpu")
     if isinstance(gpu, str) and gpu.isascii() and gpu.isdigit():
         given["gpu"] = int(gpu)
-    resources, problems = read_settings(Resources, given, PREFIX)
-    if resources is None:
-        wrong = {problem.what.removeprefix(PREFIX) for problem in problems}
-        resources, _ = read_settings(Resources, {name: value for name, value in given.items() if name not in wrong})
+    resources, problems = read_partly(Resources, given, PREFIX)
     return resources or Resources(), problems
 
 

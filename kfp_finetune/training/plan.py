@@ -12,9 +12,6 @@ PLAN_NAME = "plan.json"
 DATA_REPORT_NAME = "data.html"
 """The page on a training's rows, beside its plan."""
 
-EVALUATION_NAME = "evaluation.json"
-"""How the trained model compares with its base on the held-out rows: `loss_before`, `loss_after` and more."""
-
 TORCHTUNE, TRANSFORMERS = "torchtune", "transformers"
 """What trains."""
 

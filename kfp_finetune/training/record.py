@@ -1,6 +1,5 @@
 """Plans and trainings as the artifacts that KFP shows and hands on."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import TYPE_CHECKING
 from kfp_finetune.reports.page import Note, page
 from kfp_finetune.reports.training import training_report
 from kfp_finetune.results import DATA_REPORT, TRAINING_REPORT, print_result
-from kfp_finetune.training.plan import DATA_REPORT_NAME, EVALUATION_NAME, Plan
+from kfp_finetune.training.evaluation import read_evaluation
+from kfp_finetune.training.plan import DATA_REPORT_NAME, Plan
 from kfp_finetune.training.planning import Outcome, describe
 from kfp_finetune.training.summary import REPORT_NAME as TRAINING_REPORT_NAME
 from kfp_finetune.training.summary import Summary, facts, markdown, parse_summary
@@ -59,11 +59,8 @@ def evaluated_figures(training: Path) -> dict[str, float]:
     Args:
         training: The training's folder.
     """
-    try:
-        evaluation = json.loads((training / EVALUATION_NAME).read_text())
-    except FileNotFoundError:
-        return {}
-    return {name: round(evaluation[name], 4) for name in ("loss_before", "loss_after")}
+    evaluation = read_evaluation(training)
+    return {name: round(evaluation[name], 4) for name in ("loss_before", "loss_after") if evaluation}
 
 
 def _data_page(plan: Plan, workspace_root: str) -> str:

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from kfp_finetune.metrics import read_metrics
-from kfp_finetune.training.plan import EVALUATION_NAME, TRANSFORMERS, Plan
+from kfp_finetune.training.evaluation import read_evaluation
+from kfp_finetune.training.plan import TRANSFORMERS, Plan
 from kfp_finetune.training.result import read_result
 
 REPORT_NAME = "training.html"
@@ -86,17 +87,8 @@ def read_summary(training: Path) -> Summary:
         peak_memory_gib=result.peak_memory_gib,
         seconds=result.seconds,
         device=result.device,
-        figures=_held_out_figures(training),
+        figures=read_evaluation(training).get("figures_after", {}),
     )
-
-
-def _held_out_figures(training: Path) -> Mapping[str, float]:
-    """What the training itself measured on the held-out rows, if it did."""
-    try:
-        evaluation = json.loads((training / EVALUATION_NAME).read_text())
-    except FileNotFoundError:
-        return {}
-    return evaluation.get("figures_after", {})
 
 
 def markdown(plan: Plan, summary: Summary) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,3 +107,9 @@ def start_pipeline(site: Site, pipeline: Path, arguments: Mapping[str, Any]) -> 
     runner = "python -m kfp_finetune.client.local_runner /scripts/pipeline.yaml /tmp/kfp < /scripts/arguments.json"
     files = {"pipeline.yaml": pipeline.read_text(), "arguments.json": json.dumps(dict(arguments))}
     return start_pod(site, ["sh", "-c", runner], files)
+
+
+def run_to_its_end(site: Site, eventually: Callable[..., object], pod: str, seconds: float = 240) -> str:
+    """Wait for a pod's end; return what it printed."""
+    eventually(lambda: phase(site, pod) in ("Succeeded", "Failed"), seconds)
+    return log(site, pod)

@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from cluster.pods import log, phase, start_pipeline, start_pod
+from cluster.pods import log, phase, run_to_its_end, start_pipeline, start_pod
 from kubernetes import client
 
 from kfp_finetune.launch.trainjob.jobs import find_job
@@ -58,11 +58,6 @@ EPOCHS = 25
 GOES_ON = re.compile(rf"begins at epoch (?!1 )\d+ of {EPOCHS}\b")
 
 JOB = {"env": {"OMP_NUM_THREADS": "1"}}
-
-
-def run_to_its_end(site, eventually, pod, seconds=240):
-    eventually(lambda: phase(site, pod) in ("Succeeded", "Failed"), seconds)
-    return log(site, pod)
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,11 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
-from cluster.pods import TESTS, log, phase, start_pipeline, start_pod
+from cluster.pods import TESTS, run_to_its_end, start_pipeline, start_pod
 
 pytestmark = pytest.mark.xdist_group("trainings")  # two at once would take each other's processors
 
@@ -34,12 +35,7 @@ print("praise" == tell("the soup was lovely and the room too")[0]["label"],
 @pytest.fixture
 def ended(site, eventually):
     """Return a function that waits for a pod's end; it returns what the pod printed."""
-
-    def go(pod, seconds=300):
-        eventually(lambda: phase(site, pod) in ("Succeeded", "Failed"), seconds)
-        return log(site, pod)
-
-    return go
+    return partial(run_to_its_end, site, eventually, seconds=300)
 
 
 def test_two_nodes_learn_to_tell_praise_from_blame_to_an_export_that_predicts(site, ended):

@@ -1,16 +1,15 @@
 """The compiled pipeline runs here from end to end."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import datasets
 import pytest
 import tiny
 import torch
+from local_runs import run_here
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -24,12 +23,7 @@ ROOT = Path(__file__).parents[2]
 PIPELINE = ROOT / "pipelines/torchtune_finetune/pipeline.yaml"
 
 
-def run(workspace: Path, **settings: object) -> subprocess.CompletedProcess:
-    command = [str(Path(sys.executable).parent / "kfp-finetune"), "local", str(PIPELINE), "--workspace", str(workspace)]
-    for name, value in settings.items():
-        command += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
-    environment = {name: value for name, value in os.environ.items() if name != "KUBECONFIG"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
+run = partial(run_here, PIPELINE)
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,11 @@
 """The compiled pipeline for models of transformers runs here from end to end."""
 
-import json
-import os
-import subprocess
-import sys
 import uuid
+from functools import partial
 from pathlib import Path
 
 import pytest
+from local_runs import run_here
 from servers.s3 import S3
 from small_tasks import SMALL_TASKS, TEXTS, save_base
 from sources.conftest import s3, s3_running
@@ -21,12 +19,7 @@ __all__ = ["s3", "s3_running"]
 PIPELINE = Path(__file__).parents[2] / "pipelines/transformers_finetune/pipeline.yaml"
 
 
-def run(workspace: Path, **settings: object) -> subprocess.CompletedProcess:
-    command = [str(Path(sys.executable).parent / "kfp-finetune"), "local", str(PIPELINE), "--workspace", str(workspace)]
-    for name, value in settings.items():
-        command += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
-    environment = {name: value for name, value in os.environ.items() if name != "KUBECONFIG"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
+run = partial(run_here, PIPELINE)
 
 
 @pytest.fixture(scope="module")
