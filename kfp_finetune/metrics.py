@@ -1,6 +1,7 @@
 """The figures of each step of a training, as its first process writes them and as others read them."""
 
 import json
+import resource
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,6 +33,11 @@ def step_recorder(path: Path, total_steps: int) -> Callable[[int, Mapping[str, f
         report(step, **{name: round(figures[name], 4) for name in SHOWN if name in figures})
 
     return record
+
+
+def host_memory() -> dict[str, float]:
+    """The most resident memory that this process has had, in GiB, as a figure of a step."""
+    return {"peak_memory_host": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 2**30, 3)}
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

@@ -8,7 +8,7 @@ from typing import Any
 from torchtune.training.metric_logging import MetricLoggerInterface
 
 from kfp_finetune.components.torchtune_train.loggers import open_loggers
-from kfp_finetune.metrics import step_recorder
+from kfp_finetune.metrics import host_memory, step_recorder
 
 LABELS_ONLY = "tokens_per_second_per_gpu"
 """torchtune's own figure counts the tokens of the loss alone, which says little about the speed."""
@@ -16,6 +16,8 @@ LABELS_ONLY = "tokens_per_second_per_gpu"
 
 class MetricsFile(MetricLoggerInterface):
     """Appends each step's figures to a file of JSON lines and prints the progress.
+
+    `peak_memory_gib` is the most GPU memory of any step, which torchtune counts anew for each.
 
     Args:
         path: The file.
@@ -30,6 +32,7 @@ class MetricsFile(MetricLoggerInterface):
         self._learning_rate = 0.0
         self._tokens_read: Callable[[], int] = lambda: 0
         self._before = (0, time.monotonic())
+        self.peak_memory_gib = 0.0
 
     def begin(self, learning_rate: float, tokens_read: Callable[[], int]) -> None:
         """Adds to every step its own learning rate and the tokens a second.
@@ -56,7 +59,8 @@ class MetricsFile(MetricLoggerInterface):
         figures = {name: float(value) for name, value in payload.items() if name != LABELS_ONLY}
         if "lr" in figures:
             figures["lr"], self._learning_rate = self._learning_rate, figures["lr"]
-        figures |= self._speed()
+        self.peak_memory_gib = max(self.peak_memory_gib, figures.get("peak_memory_alloc", 0.0))
+        figures |= self._speed() | host_memory()
         self._record(step, figures)
         self._loggers.log_dict(figures, step)
 

@@ -1,5 +1,6 @@
 """What is peculiar to planning a training with torchtune."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
@@ -9,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 from kfp_finetune.components.torchtune_train.check import Request, check_request
 from kfp_finetune.components.torchtune_train.disk import check_disk
 from kfp_finetune.errors import Problem
-from kfp_finetune.reports.data import data_report
+from kfp_finetune.reports.data import Data, data_report, describe_data
 from kfp_finetune.training import planning
-from kfp_finetune.training.plan import DATA_REPORT_NAME, Plan
+from kfp_finetune.training.exporting import ExportSettings
+from kfp_finetune.training.plan import DATA_NAME, DATA_REPORT_NAME, SETTINGS_NAME, Plan
 from kfp_finetune.workspace import Workspace
 
 if TYPE_CHECKING:
     from kfp_finetune.components.torchtune_train.prepare import Prepared
 
 
-def _check_room(workspace: Workspace, request: Request) -> list[Problem]:
+def _check_room(workspace: Workspace, request: Request, export: ExportSettings) -> list[Problem]:
     parameters = request.model.facts.get("parameters", 0)
-    return check_disk(workspace, request.key, request.train, request.architecture, parameters)
+    return check_disk(workspace, request.key, request.train, request.architecture, parameters, export)
 
 
 def _settings(request: Request) -> Mapping[str, Any]:
@@ -47,27 +49,32 @@ def _write(workspace: Workspace, request: Request, outline: Plan, staging: Path)
         train=asdict(prepared.train),
         held_out=asdict(prepared.held_out),
     )
-    (staging / DATA_REPORT_NAME).write_text(_report(plan, request, prepared))
+    data = _describe(plan, request, prepared)
+    (staging / DATA_NAME).write_text(data.to_json())
+    (staging / DATA_REPORT_NAME).write_text(data_report(data))
+    settings = {**asdict(request.data), **request.train.shaping()}
+    del settings["num_procs_per_node"]  # The plan has it, as it is now.
+    (staging / SETTINGS_NAME).write_text(json.dumps(settings, indent=2))
     return plan
 
 
-def _report(plan: Plan, request: Request, prepared: "Prepared") -> str:
-    return data_report(
+def _describe(plan: Plan, request: Request, prepared: "Prepared") -> Data:
+    return describe_data(
         dataset=plan.dataset,
         model=plan.base,
         lengths=list(prepared.lengths),
         max_seq_len=request.train.max_seq_len,
-        rows=[
-            ("Kind of rows", prepared.kind),
-            ("Rows to train on", f"{plan.train['rows']:,}"),
-            ("Rows held out", f"{plan.held_out['rows']:,}"),
-            ("Rows left out (no answer within max_seq_len)", f"{plan.train['dropped_rows']:,}"),
-            ("Rows cut off at max_seq_len", f"{plan.train['cut_rows']:,}"),
-            ("Rows with an empty answer", f"{plan.train['empty_outputs']:,}"),
-            ("Tokens to train on, an epoch", f"{plan.train['tokens']:,}"),
-            ("Tokens that count in the loss", f"{plan.train['label_tokens']:,}"),
-            ("Steps", f"{plan.total_steps:,}"),
-        ],
+        facts={
+            "Kind of rows": prepared.kind,
+            "Rows to train on": plan.train["rows"],
+            "Rows held out": plan.held_out["rows"],
+            "Rows left out (no answer within max_seq_len)": plan.train["dropped_rows"],
+            "Rows cut off at max_seq_len": plan.train["cut_rows"],
+            "Rows with an empty answer": plan.train["empty_outputs"],
+            "Tokens to train on, an epoch": plan.train["tokens"],
+            "Tokens that count in the loss": plan.train["label_tokens"],
+            "Steps": plan.total_steps,
+        },
         samples=[{"prompt": sample["prompt"], "answer": sample["expected"]} for sample in prepared.prompts],
     )
 

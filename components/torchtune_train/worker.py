@@ -25,6 +25,7 @@ from kfp_finetune.components.torchtune_train.quantization import restore_in
 from kfp_finetune.components.torchtune_train.settings import TrainSettings, runs_without_fsdp
 from kfp_finetune.components.torchtune_train.tensor_parallel import clip_over_meshes
 from kfp_finetune.launch.process import die_with_parent
+from kfp_finetune.training.environment import note_environment
 from kfp_finetune.training.measure import measure, record_result
 
 FULL = ("full_finetune_distributed", "FullFinetuneRecipeDistributed")
@@ -93,6 +94,7 @@ def train(method: str, config: DictConfig) -> None:
     """
     file, name = choose_recipe(method, int(os.environ["WORLD_SIZE"]))
     on_gpu = config.device == "cuda"
+    note_environment(Path(config.output_dir), "torchtune", "torchao")
     _mend(config, on_gpu)
     if method != "full":
         torch.distributed.init_process_group("cuda:nccl,cpu:gloo" if on_gpu else "gloo")
@@ -111,7 +113,8 @@ def train(method: str, config: DictConfig) -> None:
     seconds = time.monotonic() - began
     # Processes that share each matrix read the same rows.
     tokens = rows.tokens_read * readers / torch.distributed.get_world_size()
-    record_result(Path(config.output_dir), measure(tokens, seconds, on_gpu))
+    peak = recipe._metric_logger.peak_memory_gib if torch.distributed.get_rank() == 0 else 0.0
+    record_result(Path(config.output_dir), measure(tokens, seconds, on_gpu, peak))
     recipe.cleanup()
 
 

@@ -1,21 +1,16 @@
 """What a finished training came to: the figures of the held-out rows, which epoch is the best, and the run's page."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kfp_finetune.components.transformers_train.tasks.table import TASKS
-from kfp_finetune.metrics import METRICS_NAME, read_metrics
 from kfp_finetune.publishing import write_atomically
-from kfp_finetune.reports.charts import Series, line_chart
-from kfp_finetune.reports.numbers import number
-from kfp_finetune.reports.page import Block, Chart, Facts, Samples, page
-from kfp_finetune.reports.training import training_blocks
 from kfp_finetune.training.epochs import choose_epoch, whole_epochs
 from kfp_finetune.training.evaluation import EVALUATION_NAME
 from kfp_finetune.training.plan import Plan
-from kfp_finetune.training.summary import facts
+from kfp_finetune.training.report import run_report
 from kfp_finetune.workspace import REPORT_NAME
 
 HELD_OUT_FOLDER = "held_out"
@@ -26,9 +21,6 @@ FIGURES_NAME = "figures.json"
 
 BEFORE_NAME = "before.json"
 """File of a training with the same of the base."""
-
-FALLING = frozenset({"loss", "perplexity"})
-"""Figures of which less is better."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +34,7 @@ class Evaluation:
         figures_after: The same of the trained model.
         epoch: The epoch that was compared: the newest, or the best of those kept.
         epochs: The figures of each epoch that is there.
+        figure: The one of them that says which of two models is better.
     """
 
     loss_before: float
@@ -50,6 +43,7 @@ class Evaluation:
     figures_after: Mapping[str, float]
     epoch: str
     epochs: Mapping[str, Mapping[str, float]]
+    figure: str
 
 
 def conclude(plan: Plan, training: Path) -> None:
@@ -78,42 +72,13 @@ def conclude(plan: Plan, training: Path) -> None:
         figures_after={name: value for name, value in after.items() if name != "loss"},
         epoch=chosen,
         epochs=epochs,
+        figure=TASKS[plan.transformer_type].best,
     )
-    write_atomically(training / EVALUATION_NAME, json.dumps(asdict(evaluation), indent=2))
-    write_atomically(training / REPORT_NAME, _page(plan, before, evaluation, read_metrics(training / METRICS_NAME)))
+    found = asdict(evaluation)
+    write_atomically(training / EVALUATION_NAME, json.dumps(found, indent=2))
+    write_atomically(training / REPORT_NAME, run_report(plan, training, found))
 
 
 def _best(plan: Plan, epochs: Mapping[str, Mapping[str, float]]) -> str:
     task = TASKS[plan.transformer_type]
     return (max if task.greater_is_better else min)(epochs, key=lambda name: epochs[name][task.best])
-
-
-def _page(
-    plan: Plan, before: Mapping[str, float], evaluation: Evaluation, metrics: Sequence[Mapping[str, float]]
-) -> str:
-    after = evaluation.epochs[evaluation.epoch]
-    compared = [[_title(name), number(before[name]), number(after[name])] for name in after if name in before]
-    blocks: list[Block] = [
-        Samples("Held-out rows", ["Figure", "Base model", "Tuned model"], compared),
-        *(_curve(name, before[name], evaluation) for name in after if name in before),
-        Facts("Settings", [*facts(plan), ("Exported epoch", f"{_number(evaluation.epoch)} of {plan.epochs}")]),
-        *training_blocks(metrics),
-    ]
-    return page(f"{plan.base}, before and after", "Fine-tuning report", blocks)
-
-
-def _curve(name: str, before: float, evaluation: Evaluation) -> Chart:
-    values = [before, *(figures[name] for figures in evaluation.epochs.values())]
-    numbers = [0, *map(_number, evaluation.epochs)]
-    line = Series(_title(name), [float(epoch) for epoch in numbers], values)
-    return Chart(f"{_title(name)} of the held-out rows", line_chart([line], "epochs", name))
-
-
-def _number(epoch: str) -> int:
-    """Of an epoch's folder, counted from 1."""
-    return int(epoch.removeprefix("epoch_")) + 1
-
-
-def _title(name: str) -> str:
-    direction = "lower" if name in FALLING else "higher"
-    return f"{name.replace('_', ' ').capitalize()} ({direction} is better)"

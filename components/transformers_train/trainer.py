@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainingArguments
 from kfp_finetune.components.transformers_train.recipe import Recipe
 from kfp_finetune.components.transformers_train.sharding import ShardingTrainer, fsdp_arguments
 from kfp_finetune.components.transformers_train.tasks.task import Evaluated
-from kfp_finetune.metrics import METRICS_NAME, step_recorder
+from kfp_finetune.metrics import METRICS_NAME, host_memory, step_recorder
 from kfp_finetune.publishing import TEMPORARY_PREFIX
 
 CHECKPOINTS = f"{TEMPORARY_PREFIX}epoch_checkpoints"
@@ -159,7 +159,13 @@ class StepFigures(TrainerCallback):
         figures |= {"grad_norm": float(logs["grad_norm"])} if "grad_norm" in logs else {}
         speed = round(tokens / max(seconds, 1e-9), 1)
         figures |= {"tokens": tokens, "seconds": round(seconds, 4), **({"tokens_per_second": speed} if tokens else {})}
-        self._record(state.global_step, figures)
+        self._record(state.global_step, figures | _memory())
+
+
+def _memory() -> dict[str, float]:
+    """The most memory that this process has had so far, in GiB."""
+    on_gpu = {"peak_memory_alloc": round(torch.cuda.max_memory_allocated() / 2**30, 3)}
+    return (on_gpu if torch.cuda.is_available() else {}) | host_memory()
 
 
 def held_out_figures(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -18,6 +18,7 @@ from kfp_finetune.components.transformers_train.recipe import read_recipe
 from kfp_finetune.components.transformers_train.tasks.processors import load_processor
 from kfp_finetune.components.transformers_train.trainer import StepFigures, make_trainer, training_arguments
 from kfp_finetune.launch.process import die_with_parent
+from kfp_finetune.training.environment import note_environment
 from kfp_finetune.training.epochs import finished_epochs
 from kfp_finetune.training.measure import measure, record_result
 
@@ -31,6 +32,7 @@ def train(training: Path, workspace: Path) -> None:
     """
     recipe, state = read_recipe(training), state_to_resume(training)
     settings = recipe.settings
+    note_environment(training, "transformers", "accelerate", *(["peft"] if settings.lora_config else []))
     transformers.set_seed(settings.seed)
     processor = load_processor(recipe.task, workspace / recipe.model)
     model = load_model(recipe, workspace / recipe.model, processor)

@@ -76,13 +76,14 @@ class Series:
     faint: bool = False
 
 
-def line_chart(series: Sequence[Series], x_label: str, y_label: str) -> Markup:
+def line_chart(series: Sequence[Series], x_label: str, y_label: str, from_zero: bool = False) -> Markup:
     """Draw lines over a common x axis.
 
     Args:
         series: The lines; those of more than 2000 points are thinned, keeping their extremes.
         x_label: What lies along the x axis.
         y_label: What is measured.
+        from_zero: Whether the y axis begins at 0, so that heights can be compared.
 
     Returns:
         An `<svg>` element, or a sentence if no series has a finite point.
@@ -101,17 +102,51 @@ def line_chart(series: Sequence[Series], x_label: str, y_label: str) -> Markup:
             look = {"borderpad": 0.1, "handlelength": 1.4, "columnspacing": 3}
             figure.legend(loc="outside upper right", ncols=len(series), **look)
         _fit(axes, points)
+        if from_zero:
+            axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
         return _svg(figure, f"Line chart of {_plain(y_label)} by {_plain(x_label)}")
 
 
-def histogram(values: Sequence[int], x_label: str, y_label: str, marks: Mapping[str, float]) -> Markup:
-    """Draw how often values occur, with a dashed line at each mark.
+@dataclass(frozen=True)
+class Bars:
+    """How often values occur.
 
-    A long tail is gathered in the last bar, which the x label then says; a mark far from all values
-    is named at the edge rather than squeezing the bars.
+    Args:
+        edges: Where the bars begin, and where the last one ends.
+        counts: Values in each bar, its beginning included and its end not.
+        is_open: Whether the last bar has all that lies beyond it too.
+    """
+
+    edges: Sequence[float]
+    counts: Sequence[int]
+    is_open: bool = False
+
+
+def count_in_bars(values: Sequence[int], marks: Mapping[str, float]) -> Bars:
+    """Count values in about 40 bars of one width, in whole and round steps; a long tail is gathered in the last one.
 
     Args:
         values: What is counted.
+        marks: Values to point out, by their name; bars reach to those that are near.
+
+    Returns:
+        The bars; none if there are no values.
+    """
+    if not len(values):
+        return Bars([], [])
+    numbers = np.asarray(values, dtype=float)
+    edges = _edges(numbers, marks)
+    counts, _ = np.histogram(np.clip(numbers, edges[0], (edges[-2] + edges[-1]) / 2), edges)
+    return Bars(edges.tolist(), counts.tolist(), bool(numbers.max() >= edges[-1]))
+
+
+def histogram(bars: Bars, x_label: str, y_label: str, marks: Mapping[str, float]) -> Markup:
+    """Draw how often values occur, with a dashed line at each mark.
+
+    The x label says if the last bar is open; a mark far from all values is named at the edge.
+
+    Args:
+        bars: From `count_in_bars`, with the same marks.
         x_label: What the values are.
         y_label: What a bar counts.
         marks: Values to point out, by their name.
@@ -119,19 +154,17 @@ def histogram(values: Sequence[int], x_label: str, y_label: str, marks: Mapping[
     Returns:
         An `<svg>` element, or a sentence if there are no values.
     """
-    if not len(values):
+    if not bars.counts:
         return NOTHING
-    numbers = np.asarray(values, dtype=float)
-    edges = _edges(numbers, marks)
-    if numbers.max() >= edges[-1]:
+    edges = bars.edges
+    if bars.is_open:
         x_label = f"{x_label} (last bar: {number(math.ceil(edges[-2]))} and more)"
-    counts, _ = np.histogram(np.clip(numbers, edges[0], (edges[-2] + edges[-1]) / 2), edges)
-    with matplotlib.style.context(["default", _STYLE | {"svg.hashsalt": _key(values, x_label, y_label, marks)}]):
+    with matplotlib.style.context(["default", _STYLE | {"svg.hashsalt": _key(bars, x_label, y_label, marks)}]):
         figure, axes = _axes(x_label, y_label)
-        axes.stairs(counts, edges, fill=True, color=_SERIES[0], alpha=0.75, linewidth=0)
+        axes.stairs(bars.counts, edges, fill=True, color=_SERIES[0], alpha=0.75, linewidth=0)
         pad = 2 * (edges[1] - edges[0]) if len(edges) < 5 else 0
         axes.set_xlim(edges[0] - pad, edges[-1] + pad)
-        axes.set_ylim(0, counts.max() * (1.08 + 0.12 * len(marks)))
+        axes.set_ylim(0, max(bars.counts) * (1.08 + 0.12 * len(marks)))
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         for place, (name, value) in enumerate(marks.items()):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from kfp_finetune.reports.charts import histogram
+from kfp_finetune.reports.charts import count_in_bars, histogram
 from kfp_finetune.reports.data import quantile
 from kfp_finetune.reports.numbers import number, share
 from kfp_finetune.reports.page import Block, Chart, Facts, Note, Samples, page
@@ -43,7 +43,7 @@ def dataset_report(
     blocks: list[Block] = [Note("The rows cannot be read", problem, alarm=True)] if problem else []
     blocks += [
         Facts("Rows", [*counts, ("Equal to an earlier row", f"{number(duplicates)} ({share(duplicates, total)})")]),
-        Chart("Length of the rows", histogram(lengths, "characters", "rows", {})),
+        Chart("Length of the rows", histogram(count_in_bars(lengths, {}), "characters", "rows", {})),
         *([Facts("Characters of a row", _length_facts(lengths))] if len(lengths) else []),
         Samples(
             "Columns",

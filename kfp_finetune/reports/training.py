@@ -13,7 +13,9 @@ _MEASURES = (
     ("tokens_per_second", "Throughput", "tokens per second"),
     ("grad_norm", "Gradient norm", "gradient norm"),
     ("peak_memory_alloc", "Peak GPU memory", "GiB"),
+    ("peak_memory_host", "Peak host memory", "GiB"),
 )
+_OF_PEAKS = "Of the first process."
 
 
 def training_report(
@@ -27,8 +29,9 @@ def training_report(
 
     Args:
         title: Heading of the page.
-        metrics: One mapping for each record: `step`, `loss`, `lr`, `tokens_per_second` and, if known, `grad_norm` and
-            `peak_memory_alloc` (GiB). Of a step that was recorded again after a resume, the last record counts.
+        metrics: One mapping for each record: `step`, `loss`, `lr`, `tokens_per_second` and, if known, `grad_norm`,
+            `peak_memory_alloc` and `peak_memory_host` (GiB). Of a step that was recorded again after a resume, the last
+            record counts.
         facts: Further facts, each a name with its value.
         failure: Why the training failed; empty if it did not.
 
@@ -43,19 +46,21 @@ def training_report(
     return page(title, "Training report", [*blocks, *charts])
 
 
-def training_blocks(metrics: Sequence[Mapping[str, float]]) -> list[Block]:
+def training_blocks(metrics: Sequence[Mapping[str, float]], facts: Sequence[tuple[str, str]] = ()) -> list[Block]:
     """The figures of a training in short, then a chart of each: for a page of one's own.
 
     Args:
         metrics: As `training_report` takes them.
+        facts: What else there is to say in short, each a name with its value.
     """
     records = [record for _, record in sorted({record["step"]: record for record in metrics}.items())]
-    blocks: list[Block] = [Facts("Training", _summary(records)), _loss_chart(records)]
+    blocks: list[Block] = [Facts("Training", [*_summary(records), *facts]), _loss_chart(records)]
     for key, heading, unit in _MEASURES:
         steps, values = _column(records, key)
-        svg = line_chart([Series(heading, steps, values)], "step", unit)
+        is_peak = key.startswith("peak_")
+        svg = line_chart([Series(heading, steps, values)], "step", unit, from_zero=is_peak)
         if svg != NOTHING:
-            blocks.append(Chart(heading, svg))
+            blocks.append(Chart(heading, svg, _OF_PEAKS if is_peak else ""))
     return blocks
 
 
@@ -101,9 +106,9 @@ def _summary(records: Sequence[Mapping[str, float]]) -> list[tuple[str, str]]:
     speeds = [speed for speed in _column(records, "tokens_per_second")[1] if math.isfinite(speed)]
     if speeds:
         rows.append(("Median tokens per second", number(statistics.median(speeds))))
-    peaks = [peak for peak in _column(records, "peak_memory_alloc")[1] if math.isfinite(peak)]
-    if peaks:
-        rows.append(("Peak GPU memory", f"{number(max(peaks))} GiB"))
+    for key, heading, unit in _MEASURES:
+        peaks = [peak for peak in _column(records, key)[1] if math.isfinite(peak)] if key.startswith("peak_") else []
+        rows += [(heading, f"{number(max(peaks))} {unit}")] if peaks else []
     return rows
 
 

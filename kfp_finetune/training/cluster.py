@@ -17,6 +17,7 @@ from kfp_finetune.launch.trainjob.run import run_trainjob
 from kfp_finetune.launch.trainjob.settings import JobSettings, read_job_settings, reserved_variables
 from kfp_finetune.launch.trainjob.spec import JobSpec
 from kfp_finetune.progress import parse_progress
+from kfp_finetune.training.environment import IMAGE_VARIABLE
 from kfp_finetune.training.plan import Plan
 from kfp_finetune.training.summary import Summary, parse_summary
 from kfp_finetune.training.train import Worker
@@ -213,7 +214,7 @@ def train_on_cluster(plan: Plan, worker: Worker, request: Request, run: str) -> 
         mount_path=MOUNT_PATH,
         settings=request.settings,
         resources=request.resources,
-        env=request.env,
+        env=[{"name": IMAGE_VARIABLE, "value": request.image}, *request.env],
         volumes=request.volumes,
         volume_mounts=request.volume_mounts,
     )  # fmt: skip

@@ -8,19 +8,22 @@ from pathlib import Path
 import torch
 
 from kfp_finetune.publishing import write_atomically
+from kfp_finetune.training.environment import note_end
 from kfp_finetune.training.result import RESULT_NAME, Result
 
 
-def measure(tokens: float, seconds: float, on_gpu: bool) -> Result:
+def measure(tokens: float, seconds: float, on_gpu: bool, peak_gib: float = 0.0) -> Result:
     """Sums up what the processes measured; every one of them calls it.
 
     Args:
         tokens: That this process read, padding left out.
         seconds: That training took.
         on_gpu: Whether it trained on a GPU.
+        peak_gib: GPU memory that it was seen to have before torch's own count of the most was begun anew.
     """
     device = torch.device("cuda" if on_gpu else "cpu")
     peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = max(peak, round(peak_gib * 2**30))
     read, memory = torch.tensor(tokens, dtype=torch.float64, device=device), torch.tensor(peak, device=device)
     torch.distributed.all_reduce(read)
     torch.distributed.all_reduce(memory, op=torch.distributed.ReduceOp.MAX)
@@ -34,6 +37,7 @@ def measure(tokens: float, seconds: float, on_gpu: bool) -> Result:
 
 
 def record_result(training: Path, result: Result) -> None:
-    """Writes what was measured into the training's folder; of all processes the first does it."""
+    """Writes what was measured, and that it is the end, into the training's folder; of all processes the first does."""
     if torch.distributed.get_rank() == 0:
         write_atomically(training / RESULT_NAME, json.dumps(asdict(result), indent=2))
+        note_end(training)

@@ -9,6 +9,7 @@ from kfp_finetune.launch.process import NO_SPACE, LaunchError, Topology, run_tor
 from kfp_finetune.metrics import read_metrics
 from kfp_finetune.publishing import locked, write_atomically
 from kfp_finetune.reports.training import training_report
+from kfp_finetune.training.environment import read_environment
 from kfp_finetune.training.epochs import finished_epochs, sweep_unfinished
 from kfp_finetune.training.plan import Plan
 from kfp_finetune.training.summary import REPORT_NAME, Summary, facts, read_summary
@@ -101,10 +102,11 @@ def _echo(line: str) -> None:
 
 
 def _write_report(plan: Plan, training: Path, failure: str) -> None:
+    environment = read_environment(training)
     page = training_report(
         title=f"{plan.method} fine-tuning of {plan.base}",
         metrics=read_metrics(training / "metrics.jsonl"),
-        facts=facts(plan),
+        facts=[*facts(plan), *(environment.facts() if environment else [])],
         failure=failure,
     )
     write_atomically(training / REPORT_NAME, page)

@@ -6,14 +6,17 @@ import os
 import re
 import shutil
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from crafted_runs import leave_run, make_evaluation, make_plan
 from PIL import Image
 
-from kfp_finetune.reports.data import data_report
-from kfp_finetune.reports.evaluation import evaluation_report
+from kfp_finetune.reports.data import data_report, describe_data
 from kfp_finetune.reports.training import training_report
+from kfp_finetune.training.report import run_report
 
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
@@ -72,10 +75,49 @@ def reports() -> dict[str, str]:
     sample = {"prompt": LONG, "expected": "two\n\nlines", "base": "شكرا", "tuned": "日本語" * 40}
     lengths = [step % 900 for step in range(5000)]
     return {
-        "data": data_report(dataset=LONG, model="m", lengths=lengths, max_seq_len=512, rows=facts, samples=[sample]),
+        "data": data_report(
+            describe_data(
+                dataset=LONG, model="m", lengths=lengths, max_seq_len=512, facts=dict(facts), samples=[sample]
+            )
+        ),
         "training": training_report(title="A training", metrics=rows, facts=facts, failure=f"out of memory\n{LONG}"),
-        "evaluation": evaluation_report(title="t", facts=facts, losses=[(LONG, 2.0, 1.5)], samples=[sample]),
     }
+
+
+@pytest.fixture
+def run_page(tmp_path):
+    """Give a function that makes the page on a whole run, with a text wherever one can go."""
+
+    def make(text: str) -> str:
+        leave_run(tmp_path, text)
+        return run_report(make_plan(text), tmp_path, make_evaluation(text))
+
+    return make
+
+
+@pytest.fixture
+def pages(run_page):
+    """Make a page of each kind, that on a run too."""
+    return {**reports(), "run": run_page(LONG)}
+
+
+@pytest.fixture
+def visitors():
+    """Serve nothing, and give the address with the paths that were asked for."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
 
 
 def measured(page: str) -> str:
@@ -83,11 +125,11 @@ def measured(page: str) -> str:
     return page.replace("<head>", f"<head>{MEASURE}", 1)
 
 
-def framed(page: str, width: str = "100%") -> str:
+def framed(page: str, width: str = "100%", sandbox: str = "allow-scripts") -> str:
     """Make a page that shows another one as the pipelines UI does: in a sandboxed frame."""
     listen = "<script>addEventListener('message', event => { document.title = JSON.stringify(event.data); });</script>"
     style = f"width:{width};height:1500px;border:0"
-    frame = f'<iframe sandbox="allow-scripts" srcdoc="{html.escape(page)}" style="{style}"></iframe>'
+    frame = f'<iframe sandbox="{sandbox}" srcdoc="{html.escape(page)}" style="{style}"></iframe>'
     return f"<!DOCTYPE html><html><head>{listen}</head><body style='margin:0'>{frame}</body></html>"
 
 
@@ -118,21 +160,20 @@ def test_sandboxed_frame_renders(visit, tmp_path):
     assert sum(count for colour, count in painted.items() if max(colour) < 90) > 2000, "text"
 
 
-@pytest.mark.parametrize("kind", ["data", "training", "evaluation"])
-@pytest.mark.parametrize("width", [320, 375, 700, 1100])
-def test_no_width_overflows(visit, kind, width):
+@pytest.mark.parametrize("kind", ["data", "training", "run"])
+@pytest.mark.parametrize("width", [320, 360, 700, 1100])
+def test_no_width_overflows(visit, pages, kind, width):
     """The page is as wide as what shows it, however long the words; the text of charts is readable and inside.
 
     A window of Chromium is at least 500 pixels wide, so that a phone is a frame of its width.
     """
-    page = measured(reports()[kind])
+    page = measured(pages[kind])
     shown = framed(page, f"{width}px") if width < 500 else page
     seen = title(visit(shown, *DOM, f"--window-size={max(width, 500)},1200"))
     assert seen["viewport"] == width
     assert seen["width"] == width
-    if kind != "evaluation":
-        assert seen["font"] >= (13 if width >= 375 else 11), "height of a label in pixels"
-        assert seen["left"] > 0 and seen["right"] < width
+    assert seen["font"] >= (13 if width >= 360 else 11), "height of a label in pixels"
+    assert seen["left"] > 0 and seen["right"] < width
 
 
 def test_dark_mode(visit, tmp_path):
@@ -148,3 +189,36 @@ def test_dark_mode(visit, tmp_path):
     assert painted[124, 176, 255] > 100, "the line of the chart"
     assert sum(count for colour, count in painted.items() if min(colour) > 200) > 2000, "text"
     assert sum(count for colour, count in painted.items() if min(colour) > 240) < 200, "no white left"
+
+
+@pytest.mark.parametrize(
+    ("preferred", "background", "line", "good"),
+    [(LIGHT, LIGHT_PAGE, (43, 102, 196), (15, 107, 79)), (DARK, DARK_PAGE, (124, 176, 255), (111, 214, 176))],
+)
+def test_the_page_on_a_run_is_painted_where_nothing_may_run(
+    visit, run_page, tmp_path, preferred, background, line, good
+):
+    """In a frame that may do nothing at all, verdict, text and charts are there, in light and in the dark."""
+    page = framed(run_page("some words"), sandbox="")
+    visit(page, preferred, f"--screenshot={tmp_path / 'shot.png'}", "--window-size=1000,1500")
+    painted = colours(tmp_path / "shot.png")
+    assert painted[background] > 50_000 and painted[line] > 100
+    assert painted[good] > 500, "the border of the verdict"
+    is_ink = (lambda colour: max(colour) < 90) if preferred == LIGHT else (lambda colour: min(colour) > 200)
+    assert sum(count for colour, count in painted.items() if is_ink(colour)) > 2000, "text"
+
+
+def test_a_page_on_hostile_texts_asks_for_nothing_and_runs_nothing(visit, visitors, run_page):
+    """Texts of rows, answers and settings stay text, though Chromium would fetch and run what they say."""
+    address, asked = visitors
+    hostile = (
+        f"</style></td></div><img src={address}/image><script src={address}/script></script>"
+        f"<link rel=stylesheet href={address}/style><iframe src={address}/frame></iframe>"
+        "<script>document.title='run'</script>"
+    )
+    control = visit(f"<!DOCTYPE html><html><head></head><body>{hostile}</body></html>", *DOM)
+    assert "<title>run</title>" in control and {"/image", "/script", "/style", "/frame"} <= set(asked)
+    asked.clear()
+    shown = visit(run_page(hostile), *DOM)
+    assert not asked and "<title>run</title>" not in shown
+    assert shown.count("&lt;script&gt;document.title='run'&lt;/script&gt;") > 10, "shown as text"

@@ -5,23 +5,43 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
+from crafted_runs import leave_run, make_evaluation, make_plan
 
-from kfp_finetune.reports.charts import NOTHING, Series, histogram, line_chart
-from kfp_finetune.reports.data import data_report, quantile
-from kfp_finetune.reports.evaluation import change, evaluation_report
+from kfp_finetune.reports.charts import NOTHING, Series, count_in_bars, histogram, line_chart
+from kfp_finetune.reports.data import Data, data_report, describe_data, quantile
+from kfp_finetune.reports.evaluation import change
 from kfp_finetune.reports.numbers import number, share
-from kfp_finetune.reports.page import CELL_LIMIT, Chart, Facts, Note, Samples, page
+from kfp_finetune.reports.page import CELL_LIMIT, Chart, Facts, Note, Part, Samples, page
 from kfp_finetune.reports.training import smoothed, training_report
+from kfp_finetune.training.report import run_report
 
 HOSTILE = """</style></td><script>alert("1")</script><img src=x onerror='alert(1)'>&amp;{{ 7919 * 2 }}"""
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 ALLOWED = {
-    *("html", "head", "meta", "title", "style", "body", "header", "main", "h1", "h2", "p", "section", "dl", "div"),
-    *("dt", "dd", "figure", "figcaption", "table", "thead", "tbody", "tr", "th", "td"),
+    *(
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "header",
+        "main",
+        "h1",
+        "h2",
+        "h3",
+        "p",
+        "section",
+        "dl",
+        "div",
+    ),
+    *("span", "strong", "dl", "dt", "dd", "figure", "figcaption", "table", "thead", "tbody", "tr", "th", "td"),
     *("svg", "g", "path", "defs", "use", "text", "clippath", "rect"),
 }
 
@@ -79,20 +99,37 @@ def metrics(count: int) -> list[dict[str, float]]:
     ]
 
 
+def described(**data) -> str:
+    """Make the page on a dataset from its figures as they lie in a file."""
+    return data_report(Data.from_json(describe_data(**{"facts": {}, "samples": [], **data}).to_json()))
+
+
+def bars_chart(values, x_label: str, y_label: str, marks: dict) -> str:
+    """Count values and draw them."""
+    return histogram(count_in_bars(values, marks), x_label, y_label, marks)
+
+
+def run_page(text: str) -> str:
+    """Make the page on a whole run."""
+    with tempfile.TemporaryDirectory() as folder:
+        leave_run(Path(folder), text)
+        return run_report(make_plan(text), Path(folder), make_evaluation(text))
+
+
 def reports(text: str) -> dict[str, str]:
     """One page of each kind, with `text` wherever a text can go."""
     facts = [(text, text)]
     return {
-        "data": data_report(
-            dataset=text, model=text, lengths=[1, 5, 9000], max_seq_len=10, rows=facts, samples=[{text: text, "b": "1"}]
+        "data": described(
+            dataset=text,
+            model=text,
+            lengths=[1, 5, 9000],
+            max_seq_len=10,
+            facts=dict(facts),
+            samples=[{text: text, "b": "1"}],
         ),
         "training": training_report(title=text, metrics=metrics(50), facts=facts, failure=text),
-        "evaluation": evaluation_report(
-            title=text,
-            facts=facts,
-            losses=[(text, 2.0, 1.5)],
-            samples=[{"prompt": text, "expected": text, "base": text, "tuned": text}],
-        ),
+        "run": run_page(text),
         "page": page(
             text,
             text,
@@ -101,13 +138,13 @@ def reports(text: str) -> dict[str, str]:
                 Samples(text, [text], [[text]]),
                 Note(text, text),
                 Chart(text, line_chart([Series(text, [1, 2], [3, 4]), Series("b", [1], [2])], text, text), text),
-                Chart(text, histogram([1, 2], text, text, {text: 1.5}), text),
+                Chart(text, bars_chart([1, 2], text, text, {text: 1.5}), text),
             ],
         ),
     }
 
 
-@pytest.mark.parametrize("kind", ["data", "training", "evaluation", "page"])
+@pytest.mark.parametrize("kind", ["data", "training", "run", "page"])
 def test_hostile_text_is_shown_and_not_run(kind):
     """Every place that shows text escapes it, in HTML and in SVG."""
     html = reports(HOSTILE)[kind]
@@ -117,7 +154,7 @@ def test_hostile_text_is_shown_and_not_run(kind):
     assert not [name for _, name, _ in reader.attributes if name.startswith("on")]
 
 
-@pytest.mark.parametrize("kind", ["data", "training", "evaluation", "page"])
+@pytest.mark.parametrize("kind", ["data", "training", "run", "page"])
 def test_a_page_refers_to_nothing_outside(kind):
     """No address, no link and no import; fragments only point into the page."""
     html = reports("plain")[kind]
@@ -206,7 +243,7 @@ def test_nothing_to_draw_is_said(ys):
     """No finite point gives a sentence, not an empty frame."""
     assert line_chart([Series("a", range(len(ys)), ys)], "x", "y") == NOTHING
     assert line_chart([], "x", "y") == NOTHING
-    assert histogram([], "x", "y", {"m": 3}) == NOTHING
+    assert bars_chart([], "x", "y", {"m": 3}) == NOTHING
     assert "Nothing recorded yet." in NOTHING
 
 
@@ -261,7 +298,7 @@ def test_ticks_tell_values_apart():
 @pytest.mark.parametrize("values", [[5], [0], [512] * 1000, [1, 1_000_000], [3, 4], [-5, 5], list(range(1, 100_001))])
 def test_histograms_of_any_shape(values):
     """One value, equal values, a huge spread: the bars hold together and the mark is named."""
-    svg = histogram(values, "tokens", "rows", {"max_seq_len": 512})
+    svg = bars_chart(values, "tokens", "rows", {"max_seq_len": 512})
     assert ElementTree.fromstring(svg) is not None
     assert any("max_seq_len 512" in label for label in labels(svg))
 
@@ -269,15 +306,15 @@ def test_histograms_of_any_shape(values):
 def test_a_long_tail_does_not_squeeze_the_rest():
     """Few huge values land in the last bar, which says so; without them nothing is said."""
     usual = [100 + step % 300 for step in range(10_000)]
-    assert not any("last bar" in label for label in labels(histogram(usual, "tokens", "rows", {})))
-    svg = histogram([*usual, 1_000_000], "tokens", "rows", {})
+    assert not any("last bar" in label for label in labels(bars_chart(usual, "tokens", "rows", {})))
+    svg = bars_chart([*usual, 1_000_000], "tokens", "rows", {})
     assert any(re.fullmatch(r"tokens \(last bar: \d+ and more\)", label) for label in labels(svg))
     assert "400" in labels(svg)
 
 
 def test_a_mark_far_away_is_named_at_the_edge():
     """A limit far above all lengths is said, not drawn."""
-    near, far = (histogram([10, 20, 30], "tokens", "rows", {"max": mark}) for mark in (35, 131_072))
+    near, far = (bars_chart([10, 20, 30], "tokens", "rows", {"max": mark}) for mark in (35, 131_072))
     assert "max 35" in labels(near) and "stroke-dasharray: " in near
     assert "max 131,072 →" in labels(far) and "stroke-dasharray: 5.6" not in far
 
@@ -289,9 +326,8 @@ def facts(html: str) -> dict[str, str]:
 
 def test_data_report_counts_right():
     """Quantiles, cut rows and lost tokens by hand: lengths 1..200, cut at 190."""
-    html = data_report(
-        dataset="d", model="m", lengths=list(range(200, 0, -1)), max_seq_len=190, rows=[("Format", "chat")], samples=[]
-    )
+    lengths = list(range(200, 0, -1))
+    html = described(dataset="d", model="m", lengths=lengths, max_seq_len=190, facts={"Format": "chat"})
     shown = facts(html)
     assert shown["Rows"] == "200"
     assert shown["Tokens"] == "20,100"
@@ -304,14 +340,14 @@ def test_data_report_counts_right():
 
 def test_data_report_of_nothing():
     """A dataset without rows gives a page that says so."""
-    html = data_report(dataset="d", model="m", lengths=[], max_seq_len=8, rows=[], samples=[])
+    html = described(dataset="d", model="m", lengths=[], max_seq_len=8)
     assert facts(html)["Rows"] == "0"
     assert html.count("Nothing recorded yet.") == 2
 
 
 def test_samples_with_different_columns():
     """Columns are united in the order seen; what a row lacks is blank."""
-    html = data_report(dataset="d", model="m", lengths=[1], max_seq_len=8, rows=[], samples=[{"a": "1"}, {"b": "2\n3"}])
+    html = described(dataset="d", model="m", lengths=[1], max_seq_len=8, samples=[{"a": "1"}, {"b": "2\n3"}])
     assert re.findall(r'scope="col">(\w+)<', html) == ["a", "b"]
     assert re.findall(r'<div dir="auto">([^<]*)</div></td>', html) == ["1", "", "", "2\n3"]
 
@@ -386,12 +422,18 @@ def test_change(base, tuned, expected):
     assert change(base, tuned) == expected
 
 
-def test_evaluation_table():
-    """Losses of both models stand beside each other with three decimals."""
-    html = evaluation_report(title="t", facts=[], losses=[("held-out", 2.1034, 1.5)], samples=[{"prompt": "p"}])
-    cells = re.findall(r'data-column="([^"]*)"><div dir="auto">([^<]*)</div>', html)
-    assert cells[:3] == [("Data", "held-out"), ("Base model", "2.103"), ("Tuned model", "1.500")]
-    assert cells[4:] == [("Prompt", "p"), ("Expected", ""), ("Base model", ""), ("Tuned model", "")]
+def test_memory_is_drawn_from_zero():
+    """A peak that hardly moves looks as it is."""
+    steps = [{**step, "peak_memory_alloc": 30 + step["step"] / 100} for step in metrics(50)]
+    html = training_report(title="t", metrics=steps, facts=[])
+    chart = html[html.index("Peak GPU memory</h2>") :]
+    assert labels(chart[: chart.index("</svg>")]).count("0") == 2, "of both axes"
+
+
+def test_a_page_of_parts_has_headings_in_order():
+    """Blocks of a part are one level below its heading."""
+    html = page("t", "", [Note("alone", "n"), Part("part", [Note("inside", "n")])])
+    assert re.findall(r"<(h\d)>(\w+)<", html) == [("h1", "t"), ("h2", "alone"), ("h2", "part"), ("h3", "inside")]
 
 
 def test_a_long_cell_is_clipped_and_says_so():

@@ -11,6 +11,7 @@ from given import Given, start
 
 from kfp_finetune.components.initialize_dataset.dataset import initialize_dataset
 from kfp_finetune.errors import UserError
+from kfp_finetune.reports.data import Data, data_report
 from kfp_finetune.training.plan import Plan
 
 
@@ -31,7 +32,12 @@ def test_a_plan_holds_all_that_training_needs(tmp_path: Path):
     assert config["metric_logger"]["total_steps"] == outcome.plan.total_steps
     assert config["output_dir"] == str(training)
     assert (training / "config.yaml").read_text().startswith("# Fine-tuning")
-    assert "<svg" in (training / "data.html").read_text()
+    data = Data.from_json((training / "data.json").read_text())
+    assert (training / "data.html").read_text() == data_report(data)
+    assert data.facts["Rows to train on"] == data.tokens["rows"] == sum(data.lengths.counts) == 38
+    assert len(data.samples) == 2 and "<svg" in data_report(data)
+    settings = json.loads((training / "settings.json").read_text())
+    assert (settings["epochs"], settings["learning_rate"], settings["lora_alpha"]) == (3, 5e-3, 16)
     assert Plan.from_json(outcome.plan.to_json()) == outcome.plan
 
 

@@ -15,9 +15,11 @@ from given import Given, start
 from safetensors.torch import load_file
 
 from kfp_finetune.components.torchtune_train.checkpoints import resume_settings
+from kfp_finetune.components.torchtune_train.metrics import MetricsFile
 from kfp_finetune.components.torchtune_train.train import train
 from kfp_finetune.launch.process import LaunchError
 from kfp_finetune.metrics import read_metrics
+from kfp_finetune.training.environment import read_environment
 from kfp_finetune.training.epochs import drop_surplus, finished_epochs, newest_epoch, whole_epochs
 from kfp_finetune.training.plan import Plan
 
@@ -115,6 +117,10 @@ def test_one_step_already_trains_and_is_logged_with_the_rate_it_was_made_with(tm
     assert train(plan, str(found.root)).steps == 1
     (row,) = read_metrics(found.root / plan.training / "metrics.jsonl")
     assert row["lr"] == pytest.approx(5e-3)
+    assert row["grad_norm"] > 0 and row["peak_memory_host"] > 0.1
+    environment = read_environment(found.root / plan.training)
+    assert environment is not None and {"torch", "torchtune", "torchao"} < environment.versions.keys()
+    assert (environment.attempts, environment.processes) == (1, 1) and environment.ended >= environment.began
     adapter = load_file(found.root / plan.training / "epoch_0" / "adapter" / "adapter_model.safetensors")
     assert all(bool((tensor != 0).any()) for name, tensor in adapter.items() if "lora_B" in name)
 
@@ -175,6 +181,13 @@ def test_only_whole_epochs_are_gone_on_from(tmp_path: Path):
     assert newest_epoch(tmp_path) == tmp_path / "epoch_10"
     assert resume_settings(tmp_path)["checkpointer"]["recipe_checkpoint"] == str(tmp_path / "epoch_1/recipe_state.pt")
     assert resume_settings(tmp_path / "epoch_0") == {}
+
+
+def test_the_most_memory_of_any_step_is_remembered(tmp_path: Path):
+    metrics = MetricsFile(str(tmp_path / "metrics.jsonl"), 3)
+    for step, memory in enumerate([10.0, 30.0, 20.0], start=1):
+        metrics.log_dict({"loss": 1.0, "peak_memory_alloc": memory}, step)
+    assert metrics.peak_memory_gib == 30
 
 
 def test_a_half_written_line_of_metrics_is_left_out_and_the_last_of_a_step_counts(tmp_path: Path):

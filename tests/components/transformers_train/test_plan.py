@@ -13,6 +13,7 @@ from small_tasks import CAUSAL, MASKED, PICTURES, QUESTIONS, TEXTS, WORDS, Given
 from kfp_finetune.components.transformers_train.recipe import read_recipe
 from kfp_finetune.components.transformers_train.settings import check_values
 from kfp_finetune.errors import Problem, UserError
+from kfp_finetune.reports.data import Data, data_report
 from kfp_finetune.training.plan import Plan
 from kfp_finetune.training.planning import describe
 
@@ -55,6 +56,10 @@ def test_a_plan_holds_all_that_training_needs(sayings):
     rows = datasets.load_from_disk(str(training / "rows/train"))
     assert len(rows) == 66 and sum(map(len, rows["input_ids"])) == plan.train["tokens"]
     page = (training / "data.html").read_text()
+    data = Data.from_json((training / "data.json").read_text())
+    assert page == data_report(data) and data.facts["Rows that the model reads"] == sum(data.lengths.counts) == 66
+    settings = json.loads((training / "settings.json").read_text())
+    assert (settings["transformer_type"], settings["epochs"]) == (TEXTS, 3) and settings["learning_rate"] > 0
     assert all(words in page for words in ("Column for text", "2: blame, praise", "<svg"))
     assert Plan.from_json(outcome.plan.to_json()) == outcome.plan
     assert sayings.plan(epochs=3, gradient_accumulation_steps=2).plan == plan

@@ -241,7 +241,10 @@ def test_a_finished_training_is_found_and_left_alone(trained):
 
 def test_the_page_shows_the_figures_before_and_after(trained):
     page = (trained[WORDS].folder / "report.html").read_text()
-    assert all(title in page for title in ("F1 (higher is better)", "Loss (lower is better)", "Tuned model"))
+    titles = ("F1 (higher is better)", "Loss (lower is better)", "Tuned model", "The tuned model is better")
+    parts = ("Learning rate", "Gradient norm", "Throughput", "Peak host memory", "Length of the rows", "max_seq_len")
+    assert all(title in page for title in (*titles, *parts, "Environment", "transformers"))
+    assert trained[WORDS].evaluation["figure"] == "f1"
 
 
 @pytest.mark.parametrize(
