@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field
 
 PREFIX = "result "
 
-MANIFEST, REPORT, TRAINING_REPORT, DATA_REPORT = "manifest.json", "report.html", "training.html", "data.html"
-FILES = (MANIFEST, REPORT, TRAINING_REPORT, DATA_REPORT)
+MANIFEST, EVALUATION = "manifest.json", "evaluation.json"
+REPORT, TRAINING_REPORT, DATA_REPORT = "report.html", "training.html", "data.html"
+FILES = (MANIFEST, EVALUATION, REPORT, TRAINING_REPORT, DATA_REPORT)
 """Names that a result gives its files."""
 
 

@@ -4,15 +4,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from kfp_finetune.client.checks.trainer import Trainer
+from kfp_finetune.components.evaluate_model.settings import check_evaluation
 from kfp_finetune.components.torchtune_train.settings import TrainSettings, check_values, unfold_advanced
 from kfp_finetune.errors import Problem
 from kfp_finetune.settings import read_partly
-from kfp_finetune.training.gate import check_gate
+from kfp_finetune.training.exporting import check_export
+from kfp_finetune.training.gate import OF_EVERY_TRAINING, check_gate, named_of_tasks
 
 
 def check(values: Mapping[str, Any], same_machine: bool) -> list[Problem]:
     """What is wrong with torchtune's settings; see `Trainer`."""
-    return [*check_values(values), *_check_together(values, same_machine), *check_gate(values.get("gate", {}))]
+    evaluation, gate = values.get("evaluation", {}), values.get("gate", {})
+    of_tasks = check_evaluation(evaluation)
+    has_tasks = of_tasks or evaluation.get("tasks")
+    figures = (*OF_EVERY_TRAINING, *(named_of_tasks(gate) if has_tasks else ()))
+    return [
+        *check_values(values),
+        *_check_together(values, same_machine),
+        *of_tasks,
+        *check_gate(gate, figures),
+        *check_export(values.get("export", {})),
+    ]
 
 
 def _check_together(values: Mapping[str, Any], same_machine: bool) -> list[Problem]:

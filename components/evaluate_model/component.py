@@ -8,16 +8,18 @@ from kfp_finetune.images import TRAIN_IMAGE
 @dsl.component(base_image=TRAIN_IMAGE, install_kfp_package=False)
 def evaluate_model(
     training_plan: dsl.Input[dsl.Artifact],
+    evaluation: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
     trained: str = "",
     workspace: str = "/workspace",
 ) -> float:
-    """Compares the tuned model with its base on rows that were never trained on.
+    """Compares the tuned model with its base on rows that were never trained on, and on the tasks that plan took up.
 
     Args:
         training_plan: From plan; the training must have an epoch.
-        metrics: Held-out loss before and after, and their difference.
+        evaluation: All of it as JSON: losses, perplexities, figures of tasks, answers.
+        metrics: Held-out loss and perplexity before and after, by how much the loss fell, figures of tasks.
         report: The whole run on one page: losses, a few answers side by side, the training's curves.
         trained: From the step that trained; it only makes this step wait for that one.
         workspace: Where the volume is mounted.
@@ -33,4 +35,4 @@ def evaluate_model(
         from kfp_finetune.training.record import recall_plan
 
         plan = recall_plan(training_plan)
-        return record_evaluation(plan, evaluate(plan, workspace), metrics, report, workspace)
+        return record_evaluation(plan, evaluate(plan, workspace), evaluation, metrics, report, workspace)

@@ -1,29 +1,19 @@
-"""Loss on the held-out tokens, and a few answers, of the base and of the tuned model."""
+"""How the tuned model compares with its base: loss on the same held-out tokens, answers, tasks of the harness."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import datasets
-import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
-
-from kfp_finetune.chat import IGNORED, load_tokenizer
-from kfp_finetune.metrics import read_metrics
-from kfp_finetune.progress import progress_printer
+from kfp_finetune.components.evaluate_model.loss import perplexity
+from kfp_finetune.components.evaluate_model.measure import Measured, Work, measure, read_prompts
 from kfp_finetune.publishing import write_atomically
-from kfp_finetune.reports.evaluation import evaluation_report
 from kfp_finetune.training.epochs import check_finished, choose_epoch, whole_epochs
-from kfp_finetune.training.evaluation import EVALUATION_NAME
+from kfp_finetune.training.evaluation import EVALUATION_NAME, has_run_tasks, read_evaluation
 from kfp_finetune.training.plan import Plan
+from kfp_finetune.training.report import run_report
 from kfp_finetune.workspace import REPORT_NAME, open_workspace
-
-TOKENS_IN_BATCH = 4096
-MAX_NEW_TOKENS = 96
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -38,6 +28,8 @@ class Evaluation:
         epoch: The epoch that was compared: the newest, or the best of those kept.
         epoch_losses: The loss of each epoch that was looked at, by the epoch's name.
         samples: A few prompts, with the expected answer and both models' own.
+        benchmarks: By task and figure: `base`, `tuned`, and the standard error of the latter, `stderr`.
+        tasks: The settings with which these were measured.
     """
 
     loss_before: float
@@ -47,167 +39,108 @@ class Evaluation:
     epoch: str
     epoch_losses: Mapping[str, float]
     samples: Sequence[dict[str, str]]
+    benchmarks: Mapping[str, Mapping[str, Mapping[str, float | None]]] = field(default_factory=dict)
+    tasks: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The losses, their exponentials, and by how much the loss fell."""
+        return {
+            "loss_before": self.loss_before,
+            "loss_after": self.loss_after,
+            "improvement": self.loss_before - self.loss_after,
+            "perplexity_before": perplexity(self.loss_before),
+            "perplexity_after": perplexity(self.loss_after),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, with the figures that follow from the rest."""
+        return {**self.figures, **asdict(self)}
+
+    def to_json(self) -> str:
+        """The same as indented JSON, for `evaluation.json`."""
+        return json.dumps(self.to_dict(), indent=2)
 
 
-def evaluate(plan: Plan, workspace_root: str) -> Evaluation:
+def recall_evaluation(training: Path) -> Evaluation | None:
+    """The evaluation in a training's folder; None if there is none.
+
+    Args:
+        training: The folder.
+    """
+    known = read_evaluation(training)
+    names = Evaluation.__dataclass_fields__
+    return Evaluation(**{name: value for name, value in known.items() if name in names}) if known else None
+
+
+def evaluate(plan: Plan, workspace_root: str, num_procs: int = 0) -> Evaluation:
     """Compares a training's model with its base, or finds that this was done.
 
-    The model is the newest epoch or, if the best is to be exported, the one of those kept with the least loss.
+    The model is the newest epoch or, if the best is to be exported, the one of those kept with the least loss. Tasks
+    that were not run yet are run, without measuring the rest again.
 
     Args:
         plan: The training.
         workspace_root: Absolute path of the mounted volume.
+        num_procs: Processes that share the work; 0 for as many as there are GPUs.
 
     Raises:
         UserError: If the training is not finished.
+        LaunchError: If one of several processes failed.
     """
     root = open_workspace(workspace_root).root
     training = root / plan.training
-    known = training / EVALUATION_NAME
-    if known.exists():
+    evaluation = recall_evaluation(training)
+    if evaluation is None:
+        check_finished(training, plan.key, plan.epochs)
+        evaluation = _compare(plan, root, num_procs)
+    elif has_run_tasks(training, plan.evaluation):
         print(f"training {plan.key} is evaluated already", flush=True)
-        return Evaluation(**json.loads(known.read_text()))
-    check_finished(training, plan.key, plan.epochs)
+        return evaluation
+    if plan.evaluation:
+        evaluation = _with_benchmarks(plan, root, evaluation, num_procs)
+    write_atomically(training / REPORT_NAME, run_report(plan, training, evaluation.to_dict()))
+    write_atomically(training / EVALUATION_NAME, evaluation.to_json())
+    return evaluation
+
+
+def _compare(plan: Plan, root: Path, num_procs: int) -> Evaluation:
+    """Loss and answers of the base and of the epoch that is to be exported."""
+    training = root / plan.training
     epochs = list(whole_epochs(training).values())
-    rows = datasets.load_from_disk(str(training / "tokens" / "held_out"))
-    prompts = json.loads((training / "samples.json").read_text())
-    base = root / plan.model
-    tokenizer = load_tokenizer(base)
-    before = _measure("evaluate base", base, plan.dtype, rows, prompts, tokenizer)
     compared = epochs if plan.export_checkpoint == "best" else epochs[-1:]
-    measured = [_measure(f"evaluate {epoch.name}", epoch, plan.dtype, rows, prompts, tokenizer) for epoch in compared]
+    before, *measured = (_measure_rows(plan, root, model, num_procs) for model in (root / plan.model, *compared))
     best = min(range(len(measured)), key=lambda index: measured[index].loss)
     after = measured[best]
     choose_epoch(training, compared[best])
+    prompts = read_prompts(training)
     samples = [
         {"prompt": prompt["prompt"], "expected": prompt["expected"], "base": theirs, "tuned": ours}
         for prompt, theirs, ours in zip(prompts, before.answers, after.answers, strict=True)
     ]
     losses = {epoch.name: figures.loss for epoch, figures in zip(compared, measured, strict=True)}
-    evaluation = Evaluation(before.loss, after.loss, after.tokens, len(rows), compared[best].name, losses, samples)
-    write_atomically(training / REPORT_NAME, _report(plan, evaluation, read_metrics(training / "metrics.jsonl")))
-    write_atomically(known, json.dumps(asdict(evaluation), indent=2))
-    return evaluation
+    rows = plan.held_out["rows"]
+    return Evaluation(before.loss, after.loss, after.tokens, rows, compared[best].name, losses, samples)
 
 
-@dataclass(frozen=True)
-class _Measured:
-    loss: float
-    tokens: int
-    answers: Sequence[str]
+def _measure_rows(plan: Plan, root: Path, model: Path, num_procs: int) -> Measured:
+    base = root / plan.model
+    what = f"evaluate {'base' if model == base else model.name}"
+    return measure(Work(what, str(model), str(base), plan.dtype, training=str(root / plan.training)), num_procs)
 
 
-def _measure(
-    what: str, path: Path, dtype: str, rows: datasets.Dataset, prompts: Sequence[dict[str, Any]], tokenizer: Any
-) -> _Measured:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=DTYPES[dtype], local_files_only=True, use_safetensors=True, trust_remote_code=False
+def _with_benchmarks(plan: Plan, root: Path, evaluation: Evaluation, num_procs: int) -> Evaluation:
+    """An evaluation with the figures of both models on the tasks that the plan names."""
+    base, tuned = root / plan.model, root / plan.training / evaluation.epoch
+    before, after = (
+        measure(Work(what, str(model), str(base), plan.dtype, tasks=plan.evaluation, root=str(root)), num_procs).tasks
+        for what, model in (("evaluate base", base), (f"evaluate {evaluation.epoch}", tuned))
     )
-    model = model.to(device).eval()
-    loss, tokens = held_out_loss(what, model, rows)
-    answers = [_answer(model, tokenizer, prompt["prompt_ids"]) for prompt in prompts]
-    return _Measured(loss, tokens, answers)
-
-
-@torch.inference_mode()
-def held_out_loss(what: str, model: PreTrainedModel, rows: datasets.Dataset) -> tuple[float, int]:
-    """Mean loss over all tokens that are not masked, whatever batch they fall in.
-
-    Args:
-        what: Name of the work, for its progress.
-        model: In evaluation mode.
-        rows: With `tokens` and `labels`.
-
-    Returns:
-        The loss in nats a token, and the number of tokens.
-    """
-    batches = batch_by_length([len(tokens) for tokens in rows["tokens"]], TOKENS_IN_BATCH)
-    report = progress_printer(what, len(batches), "batch")
-    total, count = 0.0, 0
-    for done, indices in enumerate(batches, start=1):
-        batch = rows[indices]
-        tokens, mask = _pad(batch["tokens"], 0, model.device)
-        labels, _ = _pad(batch["labels"], IGNORED, model.device)
-        logits = model(input_ids=tokens, attention_mask=mask).logits[:, :-1].float()
-        loss = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum"
-        )
-        total += float(loss)
-        count += int((labels[:, 1:] != IGNORED).sum())
-        report(done, loss=round(total / max(count, 1), 4))
-    return total / max(count, 1), count
-
-
-def batch_by_length(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
-    """Groups rows of like length, so that little is padded.
-
-    Args:
-        lengths: Of each row, in tokens.
-        most_tokens: Tokens in a batch, padding included; a longer row is a batch of its own.
-
-    Returns:
-        Indices of the rows of each batch, longest rows first.
-    """
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= most_tokens:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches
-
-
-def _pad(rows: Sequence[list[int]], value: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    tensors = [torch.tensor(row, device=device) for row in rows]
-    padded = torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
-    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in tensors], batch_first=True)
-    return padded, mask
-
-
-def _answer(model: PreTrainedModel, tokenizer: Any, prompt_ids: Sequence[int]) -> str:
-    prompt = torch.tensor([prompt_ids], device=model.device)
-    written = model.generate(
-        input_ids=prompt,
-        attention_mask=torch.ones_like(prompt),
-        max_new_tokens=MAX_NEW_TOKENS,
-        do_sample=False,
-        repetition_penalty=1.2,
-        eos_token_id=sorted(_end_tokens(model, tokenizer)),
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return tokenizer.decode(written[0, len(prompt_ids) :], skip_special_tokens=True).strip()
-
-
-def _end_tokens(model: PreTrainedModel, tokenizer: Any) -> set[int]:
-    """What ends an answer: the tokenizer's end token, and those of the model, such as Gemma's end of a turn."""
-    known = model.generation_config.eos_token_id
-    return {tokenizer.eos_token_id} | set(known if isinstance(known, list) else [] if known is None else [known])
-
-
-def _report(plan: Plan, evaluation: Evaluation, metrics: Sequence[dict[str, float]]) -> str:
-    return evaluation_report(
-        title=f"{plan.base}, before and after",
-        facts=[
-            ("Dataset", plan.dataset),
-            ("Method", plan.method),
-            ("Rows held out", f"{evaluation.rows:,}"),
-            ("Tokens compared", f"{evaluation.tokens:,}"),
-            ("Epoch", evaluation.epoch),
-            *((f"Loss of {name}", f"{loss:.4f}") for name, loss in evaluation.epoch_losses.items()),
-        ],
-        losses=[
-            ("Loss on held-out answers", evaluation.loss_before, evaluation.loss_after),
-            ("Perplexity", perplexity(evaluation.loss_before), perplexity(evaluation.loss_after)),
-        ],
-        samples=list(evaluation.samples),
-        metrics=metrics,
-    )
-
-
-def perplexity(loss: float) -> float:
-    """The exponential of a loss in nats; infinite where it is too large for a float."""
-    try:
-        return math.exp(loss)
-    except OverflowError:
-        return math.inf
+    benchmarks = {
+        task: {
+            name: {"base": before[task][name]["value"], "tuned": found["value"], "stderr": found["stderr"]}
+            for name, found in figures.items()
+        }
+        for task, figures in after.items()
+    }
+    return replace(evaluation, benchmarks=benchmarks, tasks=plan.evaluation)

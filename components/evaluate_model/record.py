@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfp_finetune.components.evaluate_model.evaluate import Evaluation
-from kfp_finetune.results import REPORT, print_result
+from kfp_finetune.results import EVALUATION, REPORT, print_result
 from kfp_finetune.training.plan import Plan
 from kfp_finetune.workspace import REPORT_NAME
 
@@ -13,26 +13,38 @@ if TYPE_CHECKING:
 
 
 def record_evaluation(
-    plan: Plan, evaluation: Evaluation, metrics: "dsl.Metrics", report: "dsl.HTML", workspace_root: str
+    plan: Plan,
+    found: Evaluation,
+    evaluation: "dsl.Artifact",
+    metrics: "dsl.Metrics",
+    report: "dsl.HTML",
+    workspace_root: str,
 ) -> float:
     """Writes an evaluation as artifacts.
 
     Args:
         plan: The training.
-        evaluation: How its model compares with its base.
-        metrics: Output for the losses.
+        found: How its model compares with its base.
+        evaluation: Output for all of it, as JSON.
+        metrics: Output for the figures.
         report: Output for the page.
         workspace_root: Absolute path of the mounted volume.
 
     Returns:
         By how much the loss fell.
     """
-    improvement = evaluation.loss_before - evaluation.loss_after
-    figures = {"loss_before": evaluation.loss_before, "loss_after": evaluation.loss_after, "improvement": improvement}
-    figures = {name: round(figure, 4) for name, figure in figures.items()}
+    of_tasks = {
+        f"{task}.{name}{suffix}": value
+        for task, figures in found.benchmarks.items()
+        for name, both in figures.items()
+        for suffix, value in (("_before", both["base"]), ("_after", both["tuned"]))
+        if value is not None
+    }
+    figures = {name: round(figure, 4) for name, figure in {**found.figures, **of_tasks}.items()}
     for name, figure in figures.items():
         metrics.log_metric(name, figure)
+    Path(evaluation.path).write_text(found.to_json())
     page = Path(workspace_root) / plan.training / REPORT_NAME
     Path(report.path).write_text(page.read_text())
-    print_result("evaluate", figures, {REPORT: report.uri})
-    return improvement
+    print_result("evaluate", figures, {REPORT: report.uri, EVALUATION: evaluation.uri})
+    return found.figures["improvement"]

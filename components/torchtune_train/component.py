@@ -37,8 +37,11 @@ def plan(
     advanced: dict = {},  # noqa: B006
     overrides: dict = {},  # noqa: B006
     skip_unchanged: bool = True,
+    evaluation: dict = {},  # noqa: B006
     gate: dict = {},  # noqa: B006
+    export: dict = {},  # noqa: B006
     publish_to: str = "",
+    ui_host: str = "",
     workspace: str = "/workspace",
 ) -> bool:
     """Checks everything before a GPU is asked for, turns rows into tokens and writes the training's configuration.
@@ -73,8 +76,12 @@ def plan(
         advanced: Settings without a parameter of their own: {"weight_decay": 0.1, "lora_alpha": 32}.
         overrides: Any other key of torchtune's configuration: {"optimizer.betas": [0.9, 0.95]}.
         skip_unchanged: For a model that is a series' newest export: whether it stays that while nothing else changes.
+        evaluation: Tasks of lm-evaluation-harness for evaluate_model; their data is fetched here: {"tasks": [...]}.
         gate: Bounds that export_model will hold the figures of the held-out rows to: {"min_improvement": 0.1}.
-        publish_to: Where export_model will publish the model: hf://ORGANISATION/NAME[@BRANCH], s3://BUCKET/PREFIX.
+        export: How large export_model's files are, and a quantised copy: {"max_shard_size": "5GB", "quantize": "int8"}.
+        publish_to: Where export_model will publish the model: hf://ORGANISATION/NAME[@BRANCH], s3://BUCKET/PREFIX,
+            registry+http://HOST:PORT/NAME.
+        ui_host: Address of the Kubeflow Pipelines UI, for export_model; it is only checked here.
         workspace: Where the volume is mounted.
 
     Returns:
@@ -91,16 +98,26 @@ def plan(
     )  # fmt: skip
     with clear_errors():
         from kfp_finetune.artifacts import recall_manifest
+        from kfp_finetune.components.evaluate_model.tasks import plan_tasks
+        from kfp_finetune.components.export_model.planned import plan_export
         from kfp_finetune.components.export_model.publish.run import check_publishing
+        from kfp_finetune.components.export_model.this_run import ThisRun
         from kfp_finetune.components.torchtune_train.planning import make_plan
-        from kfp_finetune.training.gate import check_gate
+        from kfp_finetune.training.gate import OF_EVERY_TRAINING, check_gate, named_of_tasks
         from kfp_finetune.training.launcher import check_launcher
         from kfp_finetune.training.record import record_plan
 
-        addresses, problems = check_publishing(publish_to)
-        problems += check_launcher(launcher, runtime, volume, num_nodes, trainjob, workspace) + check_gate(gate)
+        addresses, problems = check_publishing(publish_to, workspace, ThisRun(ui_host=ui_host, volume=volume))
+        tasks, of_tasks = plan_tasks(evaluation, workspace)
+        figures = named_of_tasks(gate) if of_tasks else tasks.figures
+        problems += [*of_tasks, *check_gate(gate, (*OF_EVERY_TRAINING, *figures))]
+        problems += check_launcher(launcher, runtime, volume, num_nodes, trainjob, workspace)
         data, base = recall_manifest(dataset), recall_manifest(model)
-        outcome = make_plan(data, base, name, settings, workspace, problems, skip_unchanged, addresses)
+        exporting, of_export = plan_export(export, base, workspace)
+        problems += of_export
+        outcome = make_plan(
+            data, base, name, settings, workspace, problems, skip_unchanged, addresses, tasks.evaluation, exporting
+        )
         return record_plan(outcome, training_plan, data_report, workspace)
 
 

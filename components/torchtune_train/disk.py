@@ -4,6 +4,7 @@ from kfp_finetune.components.torchtune_train.families import Architecture, matri
 from kfp_finetune.components.torchtune_train.settings import TrainSettings
 from kfp_finetune.errors import Problem
 from kfp_finetune.training.disk import check_room
+from kfp_finetune.training.exporting import ExportSettings
 from kfp_finetune.workspace import Workspace
 
 BYTES = {"bf16": 2, "fp32": 4}
@@ -11,7 +12,12 @@ BYTES = {"bf16": 2, "fp32": 4}
 
 
 def check_disk(
-    workspace: Workspace, key: str, train: TrainSettings, architecture: Architecture, parameters: int
+    workspace: Workspace,
+    key: str,
+    train: TrainSettings,
+    architecture: Architecture,
+    parameters: int,
+    export: ExportSettings,
 ) -> list[Problem]:
     """Compares what a training and its export will write with what the volume has left.
 
@@ -21,10 +27,12 @@ def check_disk(
         train: Its settings.
         architecture: The model's.
         parameters: Numbers in the model's files.
+        export: How the export is to be made.
     """
     kept = train.keep_last_n_checkpoints or train.epochs
     what = f"the checkpoints of {kept} epochs, what training goes on from, and the export"
-    return check_room(workspace, key, bytes_to_write(train, architecture, parameters), what)
+    beside = export.bytes_beside(parameters * BYTES[train.dtype])
+    return check_room(workspace, key, bytes_to_write(train, architecture, parameters) + beside, what)
 
 
 def bytes_to_write(train: TrainSettings, architecture: Architecture, parameters: int) -> int:

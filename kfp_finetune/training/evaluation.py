@@ -17,3 +17,13 @@ def read_evaluation(training: Path) -> Mapping[str, Any]:
     """
     path = training / EVALUATION_NAME
     return json.loads(path.read_text()) if path.exists() else {}
+
+
+def has_run_tasks(training: Path, tasks: Mapping[str, Any]) -> bool:
+    """Whether a training's model was evaluated on all that `Plan.evaluation` asks for.
+
+    Args:
+        training: The training's folder.
+        tasks: What it asks for; empty for nothing beyond the held-out rows.
+    """
+    return not tasks or read_evaluation(training).get("tasks") == tasks

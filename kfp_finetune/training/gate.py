@@ -20,7 +20,25 @@ def gate_figures(evaluation: Mapping[str, Any]) -> dict[str, float]:
     before, after = evaluation["loss_before"], evaluation["loss_after"]
     perplexity = math.exp(after) if after < math.log(float("1e300")) else math.inf
     figures = {"loss": after, "perplexity": perplexity, "improvement": before - after}
-    return {**figures, **evaluation.get("figures_after", {})}
+    of_tasks = {
+        name: value
+        for task, found in evaluation.get("benchmarks", {}).items()
+        for figure, both in found.items()
+        for name, value in (
+            (f"{task}.{figure}", both["tuned"]),
+            (f"{task}.{figure}_improvement", both["tuned"] - both["base"]),
+        )
+    }
+    return {**figures, **evaluation.get("figures_after", {}), **of_tasks}
+
+
+def named_of_tasks(gate: Any) -> tuple[str, ...]:
+    """The figures in a gate that are a task's, TASK.FIGURE, where it cannot be told which figures a task has.
+
+    Args:
+        gate: What the user gave.
+    """
+    return tuple(str(name)[4:] for name in gate if "." in str(name)) if isinstance(gate, Mapping) else ()
 
 
 def check_gate(gate: Any, known: tuple[str, ...] = OF_EVERY_TRAINING) -> list[Problem]:

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from kfp_finetune.errors import refuse
 
@@ -11,6 +12,9 @@ PLAN_NAME = "plan.json"
 
 DATA_REPORT_NAME = "data.html"
 """The page on a training's rows, beside its plan."""
+
+DATA_NAME, SETTINGS_NAME = "data.json", "settings.json"
+"""What that page shows, for programs, and the user's settings as they were understood, by name."""
 
 TORCHTUNE, TRANSFORMERS = "torchtune", "transformers"
 """What trains."""
@@ -49,6 +53,7 @@ class Plan:
         transformer_type: The class of transformers that loads the model.
         trainer: What trains: "torchtune" or "transformers".
         dataset_revision: The dataset's, as exactly as its source said it.
+        evaluation: Tasks that this run evaluates the model on, and where their data lies; empty for none.
     """
 
     key: str
@@ -73,6 +78,7 @@ class Plan:
     transformer_type: str = CAUSAL_LM
     trainer: str = TORCHTUNE
     dataset_revision: str = ""
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def quantizes_base(self) -> bool:

@@ -10,7 +10,8 @@ import torch
 from given import start
 from transformers import AutoModelForCausalLM
 
-from kfp_finetune.components.evaluate_model.evaluate import batch_by_length, evaluate, held_out_loss, perplexity
+from kfp_finetune.components.evaluate_model.evaluate import evaluate
+from kfp_finetune.components.evaluate_model.loss import batch_by_length, held_out_loss, perplexity
 from kfp_finetune.components.export_model.export import export
 from kfp_finetune.components.torchtune_train.train import train
 from kfp_finetune.errors import UserError
