@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -94,11 +94,18 @@ def files_below(directory: Path) -> list[Path]:
     return sorted(path for path in directory.rglob("*") if path.is_file() and path != directory / MANIFEST_NAME)
 
 
-def describe_files(directory: Path) -> tuple[FileEntry, ...]:
-    """Name, size and digest of every file below a directory; several are read at once."""
+def describe_files(directory: Path, known: Collection[FileEntry] = ()) -> tuple[FileEntry, ...]:
+    """Name, size and digest of every file below a directory; several are read at once.
+
+    Args:
+        directory: The directory.
+        known: What was described before and is not read again.
+    """
+    before = {entry.path: entry for entry in known}
 
     def describe(path: Path) -> FileEntry:
-        return FileEntry(path.relative_to(directory).as_posix(), path.stat().st_size, sha256_of(path))
+        name = path.relative_to(directory).as_posix()
+        return before.get(name) or FileEntry(name, path.stat().st_size, sha256_of(path))
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         return tuple(pool.map(describe, files_below(directory)))

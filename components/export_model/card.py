@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kfp_finetune.components.export_model.addresses import last_part, public
 from kfp_finetune.components.export_model.licences import LICENCES
 from kfp_finetune.components.export_model.markdown import block, code, inline, link, table
+from kfp_finetune.components.export_model.publish.layout import QUANTIZED_FOLDER
 from kfp_finetune.errors import UserError
 from kfp_finetune.reports.numbers import number
 from kfp_finetune.sources.hub_address import is_hub_name, parse_address
 from kfp_finetune.sources.redaction import redact
 from kfp_finetune.training.epochs import ADAPTER_FOLDER
+from kfp_finetune.training.exporting import INT4, INT8
 from kfp_finetune.training.plan import CAUSAL_LM, Plan
 
 if TYPE_CHECKING:
@@ -30,6 +33,13 @@ HUB_TASKS = {
 }
 """By the class that loads a model, what the Hub calls its task."""
 
+METHODS = {
+    INT8: "to eight bits, each row with a scale of its own",
+    INT4: "to four bits, each group of a row with a scale and a zero of its own, for GPUs of NVIDIA from compute "
+    "capability 8.0",
+}
+"""What a quantised copy is, in words."""
+
 IMAGES = "AutoModelForImageClassification"
 NAME_HERE = "ORGANISATION/NAME"
 """Stands in the examples for the place that a model is loaded from."""
@@ -42,7 +52,7 @@ class Provenance:
     Args:
         base_revision: The base model's, as exactly as its source said it.
         dataset_revision: The same of the dataset.
-        run_link: Address of the run's page.
+        run_link: Address of the run's page, or its id.
         settings: The training's, by name; whatever has a value is shown.
     """
 
@@ -53,7 +63,11 @@ class Provenance:
 
 
 def model_card(
-    plan: Plan, evaluation: Mapping[str, Any], has_adapter: bool, provenance: Provenance | None = None
+    plan: Plan,
+    evaluation: Mapping[str, Any],
+    has_adapter: bool,
+    provenance: Provenance | None = None,
+    export: Mapping[str, Any] | None = None,
 ) -> str:
     """The text of README.md; nothing that came from outside can add to its metadata or its layout.
 
@@ -62,6 +76,7 @@ def model_card(
         evaluation: What its evaluation.json says; empty if there is none.
         has_adapter: Whether an adapter lies beside the merged weights.
         provenance: What the plan does not say.
+        export: What the export's manifest says of its settings and of the quantised copy, if there is one.
     """
     from huggingface_hub import ModelCard, ModelCardData
 
@@ -69,7 +84,7 @@ def model_card(
     figures = _figures(evaluation)
     base, dataset = hub_repository("model", plan.origin or plan.base), hub_repository("dataset", plan.dataset)
     licence, licence_name = _licence(plan.license)
-    title = f"{_last_part(plan.origin or plan.base)}, fine-tuned"
+    title = f"{last_part(plan.origin or plan.base)}, fine-tuned"
     data = ModelCardData(
         base_model=base or None,
         base_model_relation="finetune" if base else None,
@@ -89,6 +104,7 @@ def model_card(
         *table("How it was trained", ["", ""], _facts(plan, evaluation, provenance)),
         *table("Settings", ["Name", "Value"], _settings(provenance.settings)),
         *_loading(plan, has_adapter, base),
+        *_quantized(export or {}),
     ]
     text = "\n\n".join(body)
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n"))
@@ -118,17 +134,15 @@ def _licence(stated: str) -> tuple[str | None, str | None]:
     return ("other", name) if name else (None, None)
 
 
-def _last_part(address: str) -> str:
-    """A short name for a model; the rest of its address is told where it belongs."""
-    name = address.split("@")[0].rstrip("/").rpartition("/")[2] if "?" not in address else ""
-    return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-")[:80] or "A model"
-
-
 def _figures(evaluation: Mapping[str, Any]) -> dict[str, tuple[float | None, float]]:
-    """Each figure of the held-out rows, of the base and of the trained model."""
-    before = {"loss": evaluation.get("loss_before"), **_mapping(evaluation.get("figures_before"))}
-    after = {"loss": evaluation.get("loss_after"), **_mapping(evaluation.get("figures_after"))}
-    numbers = {str(name): (_finite(before.get(name)), _finite(after[name])) for name in after}
+    """Each figure of the held-out rows and of the benchmarks, of the base and of the trained model."""
+    own = ("loss", "perplexity")
+    pairs = {name: (evaluation.get(f"{name}_before"), evaluation.get(f"{name}_after")) for name in own}
+    before = _mapping(evaluation.get("figures_before"))
+    pairs |= {name: (before.get(name), after) for name, after in _mapping(evaluation.get("figures_after")).items()}
+    for task, found in _mapping(evaluation.get("benchmarks")).items():
+        pairs |= {f"{task}.{name}": (both.get("base"), both.get("tuned")) for name, both in _mapping(found).items()}
+    numbers = {str(name): (_finite(before), _finite(after)) for name, (before, after) in pairs.items()}
     return {name: (before, after) for name, (before, after) in numbers.items() if after is not None}
 
 
@@ -145,18 +159,24 @@ def _results(plan: Plan, figures: Mapping[str, tuple[float | None, float]], data
     from huggingface_hub import EvalResult
 
     task = HUB_TASKS.get(plan.transformer_type)
-    return [
-        EvalResult(
-            task_type=task,
-            dataset_type=dataset or "private",
-            dataset_name=dataset or "The training's own held-out rows",
-            dataset_split="held out",
-            metric_type=_word(name),
-            metric_value=round(after, 6),
+    if task is None:
+        return []
+    own = (dataset or "private", dataset or "The training's own held-out rows", "held out")
+    results = []
+    for name, (_, after) in figures.items():
+        benchmark, figure = name.split(".", 1) if "." in name else ("", name)
+        kind, title, split = (_word(benchmark), f"{benchmark} of lm-evaluation-harness", None) if benchmark else own
+        results.append(
+            EvalResult(
+                task_type=task,
+                dataset_type=kind,
+                dataset_name=title,
+                dataset_split=split,
+                metric_type=_word(figure),
+                metric_value=round(after, 6),
+            )
         )
-        for name, (_, after) in figures.items()
-        if task
-    ]
+    return results
 
 
 def _word(name: str) -> str:
@@ -165,9 +185,9 @@ def _word(name: str) -> str:
 
 def _summary(plan: Plan, base: str) -> str:
     way = {"full": "all weights were trained"}.get(plan.method, f"{inline(plan.method)} trained an adapter")
-    origin = f"[{inline(base)}](https://huggingface.co/{base})" if base else code(plan.origin or plan.base)
+    origin = f"[{inline(base)}](https://huggingface.co/{base})" if base else code(public(plan.origin or plan.base))
     return (
-        f"{origin}, fine-tuned on {code(plan.dataset)}: {way}, with {inline(plan.trainer)}. "
+        f"{origin}, fine-tuned on {code(public(plan.dataset))}: {way}, with {inline(plan.trainer)}. "
         f"`{plan.transformer_type}` of transformers loads it."
     )
 
@@ -182,11 +202,11 @@ def _compared(figures: Mapping[str, tuple[float | None, float]]) -> list[Sequenc
 def _facts(plan: Plan, evaluation: Mapping[str, Any], provenance: Provenance) -> list[Sequence[str]]:
     rows = [("train on", plan.train.get("rows")), ("hold out", plan.held_out.get("rows"))]
     facts: list[tuple[str, str]] = [
-        ("Base model", code(plan.origin or plan.base)),
-        ("Began with", code(plan.base) if plan.origin and plan.origin != plan.base else ""),
+        ("Base model", code(public(plan.origin or plan.base))),
+        ("Began with", code(public(plan.base)) if plan.origin and plan.origin != plan.base else ""),
         ("Revision of what it began with", code(provenance.base_revision)),
         ("Licence of the base", code(plan.license)),
-        ("Dataset", code(plan.dataset)),
+        ("Dataset", code(public(plan.dataset))),
         ("Dataset's revision", code(provenance.dataset_revision)),
         ("Method", code(plan.method)),
         ("Trained with", code(plan.trainer)),
@@ -238,3 +258,26 @@ def _loading(plan: Plan, has_adapter: bool, base: str) -> Iterable[str]:
     if kind == CAUSAL_LM:
         yield "A server with vLLM:"
         yield block("sh", f"vllm serve {NAME_HERE}")
+
+
+def _quantized(export: Mapping[str, Any]) -> Iterable[str]:
+    """The copy with fewer bits: what it is, what it costs and how to load it."""
+    bits = export.get("quantize")
+    if not bits:
+        return
+    perplexity = f"{number(export['quantized_perplexity'])} ({export['perplexity_increase']:+.2%})"
+    rows = [
+        ("Bytes of weights", f"{export['merged_bytes']:,}", f"{export['quantized_bytes']:,}"),
+        (f"Perplexity, {export['perplexity_tokens']:,} held-out tokens", number(export["perplexity"]), perplexity),
+    ]
+    yield from table(f"In {bits}", ["", "This model", f"In {bits}"], rows)
+    yield (
+        f"`{QUANTIZED_FOLDER}/` holds the same model with its matrices quantised by torchao {METHODS[bits]}. "
+        "Embeddings and the output's matrix are as they were."
+    )
+    yield block(
+        "python",
+        f"from transformers import {CAUSAL_LM}  # with torchao installed",
+        "",
+        f'model = {CAUSAL_LM}.from_pretrained("{NAME_HERE}", subfolder="{QUANTIZED_FOLDER}", device_map="auto")',
+    )

@@ -32,7 +32,7 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Ite
         yield "\n".join([f"## {title}", "", *(f"| {' | '.join(line)} |" for line in lines)])
 
 
-def _plain(text: str) -> str:
+def one_line(text: str) -> str:
     """A text in one line, of what can be shown, not too long and without secrets."""
     shown = "".join(letter if letter.isprintable() else " " for letter in redact(text))
     line = " ".join(shown.split())
@@ -41,7 +41,7 @@ def _plain(text: str) -> str:
 
 def code(text: str) -> str:
     """A text as Markdown's code, in which nothing has a meaning; empty for an empty one."""
-    line = _plain(text)
+    line = one_line(text)
     if not line:
         return ""
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
@@ -51,7 +51,7 @@ def code(text: str) -> str:
 
 def inline(text: str) -> str:
     """A text in which Markdown and HTML mean nothing."""
-    return re.sub(r"([\\`*_{}\[\]()<>#!|~&$])", r"\\\1", _plain(text))
+    return re.sub(r"([\\`*_{}\[\]()<>#!|~&$])", r"\\\1", one_line(text))
 
 
 def link(address: str) -> str:

@@ -35,7 +35,7 @@ def gather(root: Path, plan: Plan, dataset_revision: str = "", run_link: str = "
         root: Of the workspace.
         plan: The training.
         dataset_revision: The dataset's, which neither the plan nor the training's folder has.
-        run_link: Address of the run's page.
+        run_link: Address of the run's page, or its id.
     """
     base = read_manifest(root / plan.model)
     read = _of_transformers if plan.trainer == TRANSFORMERS else _of_torchtune

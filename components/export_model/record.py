@@ -17,6 +17,16 @@ from kfp_finetune.workspace import REPORT_NAME, open_workspace
 if TYPE_CHECKING:
     from kfp import dsl
 
+OF_COPY = (
+    "quantize",
+    "merged_bytes",
+    "quantized_bytes",
+    "perplexity",
+    "quantized_perplexity",
+    "perplexity_increase",
+)
+"""What a manifest says of a quantised copy, if there is one."""
+
 
 def record_export(
     plan: Plan,
@@ -47,5 +57,6 @@ def record_export(
         Path(report.path).write_text(page(manifest.path, plan.dataset, [note]))
     evaluated = evaluated_figures(root / plan.training)
     figures: dict[str, float | str] = {"export": manifest.path, "export_bytes": manifest.size, **evaluated}
+    figures |= {name: manifest.facts[name] for name in OF_COPY if name in manifest.facts}
     figures |= {one.address: one.url for one in published}
     print_result("export", figures, {MANIFEST: model.uri, REPORT: report.uri})

@@ -37,7 +37,9 @@ def plan(
     trainjob: dict = {},  # noqa: B006
     skip_unchanged: bool = True,
     gate: dict = {},  # noqa: B006
+    export: dict = {},  # noqa: B006
     publish_to: str = "",
+    ui_host: str = "",
     workspace: str = "/workspace",
 ) -> bool:
     """Checks everything before a GPU is asked for, and turns rows into what the model reads.
@@ -72,7 +74,10 @@ def plan(
         trainjob: For trainjob: the training pods and the bounds on them, as transformers_trainjob takes them.
         skip_unchanged: For a model that is a series' newest export: whether it stays that while nothing else changes.
         gate: Bounds that export_model will hold the figures of the held-out rows to: {"min_improvement": 0.1}.
-        publish_to: Where export_model will publish the model: hf://ORGANISATION/NAME[@BRANCH], s3://BUCKET/PREFIX.
+        export: How large export_model's files are, and a quantised copy: {"max_shard_size": "5GB", "quantize": "int8"}.
+        publish_to: Where export_model will publish the model: hf://ORGANISATION/NAME[@BRANCH], s3://BUCKET/PREFIX,
+            registry+http://HOST:PORT/NAME.
+        ui_host: Address of the Kubeflow Pipelines UI, for export_model; it is only checked here.
         workspace: Where the volume is mounted.
 
     Returns:
@@ -89,7 +94,9 @@ def plan(
     )  # fmt: skip
     with clear_errors():
         from kfp_finetune.artifacts import recall_manifest
+        from kfp_finetune.components.export_model.planned import plan_export
         from kfp_finetune.components.export_model.publish.run import check_publishing
+        from kfp_finetune.components.export_model.this_run import ThisRun
         from kfp_finetune.components.transformers_train.place import check_place
         from kfp_finetune.components.transformers_train.planning import make_plan
         from kfp_finetune.components.transformers_train.tasks.table import known_figures
@@ -97,11 +104,15 @@ def plan(
         from kfp_finetune.training.record import record_plan
 
         place = (num_workers, num_procs_per_worker, resources_per_worker)
-        addresses, problems = check_publishing(publish_to)
+        addresses, problems = check_publishing(publish_to, workspace, ThisRun(ui_host=ui_host, volume=volume))
         problems += check_place(launcher, runtime, volume, trainjob, workspace, *place)
         problems += check_gate(gate, known_figures(transformer_type))
         data, base = recall_manifest(dataset), recall_manifest(model)
-        outcome = make_plan(data, base, name, settings, workspace, problems, skip_unchanged, addresses)
+        exporting, of_export = plan_export(export, base, workspace, transformer_type)
+        problems += of_export
+        outcome = make_plan(
+            data, base, name, settings, workspace, problems, skip_unchanged, addresses, export=exporting
+        )
         return record_plan(outcome, training_plan, data_report, workspace)
 
 

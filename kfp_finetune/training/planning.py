@@ -12,6 +12,8 @@ from kfp_finetune.publishing import exclusive, publishing
 from kfp_finetune.series import newest_export, note_use, release
 from kfp_finetune.settings import whole_numbers
 from kfp_finetune.training.epochs import finished_epochs
+from kfp_finetune.training.evaluation import has_run_tasks
+from kfp_finetune.training.exporting import ExportSettings
 from kfp_finetune.training.plan import PLAN_NAME, Plan, read_plan
 from kfp_finetune.training.published import published_places
 from kfp_finetune.training.request import Request
@@ -21,7 +23,7 @@ from kfp_finetune.workspace import Workspace, open_workspace
 FEW_STEPS = 20
 """A training with fewer steps gets a warning."""
 
-OF_NOW = ("num_procs_per_node", "num_nodes", "work", "origin", "license", "dataset_revision")
+OF_NOW = ("num_procs_per_node", "num_nodes", "work", "origin", "license", "dataset_revision", "evaluation")
 """What a plan says that does not shape the result: the same processes may have been spread over other machines when it
 was written, and the same model had another address."""
 
@@ -36,13 +38,13 @@ class Planner(Generic[R]):
     Args:
         check: The request for a dataset, a model, a series' name, the user's settings and a workspace; it raises a
             UserError with everything that is wrong.
-        check_room: What is wrong with the volume's free space.
+        check_room: What is wrong with the volume's free space, for an export with some settings.
         settings: What a plan says of a request's settings, by the names of `Plan`'s fields.
         write: Writes all that the training reads into a directory and gives the whole plan, made from its outline.
     """
 
     check: Callable[[Manifest, Manifest, str, Mapping[str, Any], Workspace], R]
-    check_room: Callable[[Workspace, R], list[Problem]]
+    check_room: Callable[[Workspace, R, ExportSettings], list[Problem]]
     settings: Callable[[R], Mapping[str, Any]]
     write: Callable[[Workspace, R, Plan, Path], Plan]
 
@@ -75,6 +77,8 @@ def make_plan(
     problems: Sequence[Problem] = (),
     skip_unchanged: bool = True,
     publish_to: Collection[str] = (),
+    evaluation: Mapping[str, Any] | None = None,
+    export: ExportSettings | None = None,
 ) -> Outcome:
     """Checks everything and writes the training's directory, unless it is there already.
 
@@ -89,6 +93,8 @@ def make_plan(
         skip_unchanged: Whether a series that goes on from its newest export ends with it while data and settings are
             those that it was made with.
         publish_to: Addresses at which the export is to be published.
+        evaluation: Tasks that the model is to be evaluated on, for `Plan.evaluation`.
+        export: How the export is to be made; one that was made otherwise is to be made anew. Default: as trained.
 
     Raises:
         UserError: With everything that is wrong.
@@ -99,12 +105,13 @@ def make_plan(
     except UserError as error:
         raise UserError([*problems, *error.problems]) from error
     newest = _finished(workspace, name, request, skip_unchanged)
-    wrong = [*problems, *([] if newest else planner.check_room(workspace, request))]
+    export = export or ExportSettings()
+    wrong = [*problems, *([] if newest else planner.check_room(workspace, request, export))]
     if wrong:
         raise UserError(wrong)
-    outline = _outline(workspace, request, planner.settings(request))
+    outline = _outline(workspace, request, {**planner.settings(request), "evaluation": evaluation or {}})
     if newest:
-        outcome = _recall(workspace, request, newest, outline, publish_to)
+        outcome = _recall(workspace, request, newest, outline, publish_to, export)
     else:
         outcome = _prepare(workspace, outline, partial(planner.write, workspace, request, outline))
     note_use(workspace, name, outcome.plan.key)
@@ -142,12 +149,19 @@ def _outline(workspace: Workspace, request: Request, settings: Mapping[str, Any]
 
 
 def _recall(
-    workspace: Workspace, request: Request, newest: Manifest, outline: Plan, publish_to: Collection[str]
+    workspace: Workspace,
+    request: Request,
+    newest: Manifest,
+    outline: Plan,
+    publish_to: Collection[str],
+    export: ExportSettings,
 ) -> Outcome:
     training = workspace.training(newest.key)
     if (training / PLAN_NAME).exists():
-        plan = read_plan(training)
-        if not published_places(workspace, newest).keys() >= set(publish_to):
+        plan = replace(read_plan(training), evaluation=outline.evaluation)
+        is_published = published_places(workspace, newest).keys() >= set(publish_to)
+        is_as_asked = export.are_those_of(newest.facts)
+        if not (is_as_asked and is_published and has_run_tasks(training, plan.evaluation)):
             return Outcome(plan, "trained", read_summary(training))
     else:  # Somebody made room: the export stands without it.
         plan = replace(outline, key=newest.key, training=workspace.relative(training), base=newest.source)

@@ -1,1 +1,1 @@
-"""Puts a finished export where others find it: repositories of the Hugging Face Hub, buckets of S3."""
+"""Puts a finished export where others find it: the Hub, buckets of S3, and Model Registries that point there."""

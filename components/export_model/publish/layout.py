@@ -15,6 +15,9 @@ from kfp_finetune.training.epochs import ADAPTER_FOLDER
 CARD_NAME = "README.md"
 """The model card, in an export as where it is published."""
 
+QUANTIZED_FOLDER = "quantized"
+"""Folder of the copy with fewer bits, likewise."""
+
 
 @dataclass(frozen=True)
 class Upload:
@@ -58,7 +61,7 @@ class Layout:
 
 
 def lay_out(export: Path, manifest: Manifest) -> Layout:
-    """Lays out `merged/` at the root, `adapter/` in a folder, the model card and a manifest of these.
+    """Lays out `merged/` at the root, `adapter/` and `quantized/` in folders, the model card and a manifest of these.
 
     The report of the run stays behind: it shows rows of the dataset.
 
@@ -92,7 +95,7 @@ def _place(path: str) -> str:
     folder, _, rest = path.partition("/")
     if folder == MERGED_FOLDER and rest != CARD_NAME:
         return rest
-    return path if folder == ADAPTER_FOLDER or path == CARD_NAME else ""
+    return path if folder in (ADAPTER_FOLDER, QUANTIZED_FOLDER) or path == CARD_NAME else ""
 
 
 def _is_there(path: Path, entry: FileEntry) -> bool:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from kfp_finetune.errors import Problem, UserError
 from kfp_finetune.sources.hub_address import parse_address
@@ -13,12 +14,21 @@ from kfp_finetune.sources.s3 import parse_s3
 WHAT = "publish_to"
 """The parameter, for messages."""
 
-ALLOWED = "hf://ORGANISATION/NAME, hf://ORGANISATION/NAME@BRANCH or s3://BUCKET/PREFIX, several with blanks between"
+ALLOWED = (
+    "hf://ORGANISATION/NAME, hf://ORGANISATION/NAME@BRANCH, s3://BUCKET/PREFIX or registry+http://HOST:PORT/NAME "
+    "(or registry+https), several with blanks between"
+)
 MAIN = "main"
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.IGNORECASE)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 BRANCH = re.compile(r"(?!refs/)[A-Za-z0-9_](?:[A-Za-z0-9_-]|[./](?=[A-Za-z0-9_-])){0,99}")
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+HOST = re.compile(
+    r"((?=.{1,253}(?::|$))[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})(?:\.[A-Za-z0-9][A-Za-z0-9-]{0,62})*|\[[0-9A-Fa-f:.]{2,45}\])"
+    r"(?::(\d{1,5}))?"
+)
+REGISTERED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+PORTS = {"http": 80, "https": 443}
 PREFIX_PART = re.compile(r"(?!\.{1,2}$)[\w.=+!()'-]{1,255}", re.ASCII)
 
 
@@ -52,7 +62,27 @@ class S3Target:
     prefix: str
 
 
-Target = HubTarget | S3Target
+@dataclass(frozen=True)
+class RegistryTarget:
+    """A model in a Kubeflow Model Registry, which is told where the files are and gets none of them.
+
+    Args:
+        address: As the user wrote it.
+        server: Such as "https://registry.example.com:443".
+        name: Of the registered model, which is made if it is not there.
+    """
+
+    address: str
+    server: str
+    name: str
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether the server is asked over TLS."""
+        return self.server.startswith("https://")
+
+
+Target = HubTarget | S3Target | RegistryTarget
 
 
 @dataclass(frozen=True)
@@ -61,8 +91,8 @@ class Published:
 
     Args:
         address: The target as the user wrote it.
-        url: Where exactly the files are, and stay as they are.
-        revision: The commit, or the SHA-256 of the manifest that lies there.
+        url: Where exactly the files are, and stay as they are; of a registry, the version that names their place.
+        revision: The commit, or the SHA-256 of the manifest that lies there, or the version's id.
     """
 
     address: str
@@ -85,13 +115,29 @@ def parse_targets(publish_to: str) -> tuple[Target, ...]:
     return tuple(targets)
 
 
-def check_targets(publish_to: str) -> list[Problem]:
+def check_targets(publish_to: str, on_volume: bool = True) -> list[Problem]:
     """Everything that is wrong with a list of addresses; no server is asked.
 
     Args:
         publish_to: Addresses with blanks or commas between them; empty for none.
+        on_volume: Whether the export lies on a volume of a cluster, which a registry can name.
     """
-    return _read(publish_to)[1]
+    targets, problems = _read(publish_to)
+    registries = [target for target in targets if isinstance(target, RegistryTarget)]
+    if registries and not on_volume and len(registries) == len(targets):
+        problems.append(nowhere(registries[0]))
+    return problems
+
+
+def nowhere(target: RegistryTarget) -> Problem:
+    """What is wrong with a registry alone where the export lies in a folder that others cannot reach.
+
+    Args:
+        target: The registry.
+    """
+    allowed = "a registry beside a place that others can read, or on a cluster the volume's name"
+    mend = "Add s3://BUCKET/PREFIX or hf://ORGANISATION/NAME to publish_to; the registry is then told that place."
+    return Problem(WHAT, f"{target.address} alone, for an export in a folder of this machine", allowed, mend)
 
 
 def _read(publish_to: str) -> tuple[list[Target], list[Problem]]:
@@ -114,6 +160,8 @@ def _read(publish_to: str) -> tuple[list[Target], list[Problem]]:
 def _place(target: Target) -> tuple[str, ...]:
     if isinstance(target, HubTarget):
         return "hf", target.repository.lower(), target.branch
+    if isinstance(target, RegistryTarget):
+        return "registry", target.server.lower(), target.name
     return "s3", target.bucket, target.prefix
 
 
@@ -124,7 +172,9 @@ def _parse(address: str) -> Target:
     found = SCHEME.fullmatch(address)
     scheme, rest = (found[1].lower(), found[2]) if found else ("", address)
     if scheme not in READERS:
-        raise _refuse(address, "which names no kind of place that is known", "Write hf:// or s3:// before it.")
+        raise _refuse(
+            address, "which names no kind of place that is known", "Write hf://, s3:// or registry+http:// before it."
+        )
     return READERS[scheme](address, rest)
 
 
@@ -152,7 +202,25 @@ def _parse_s3(address: str, rest: str) -> S3Target:
     return S3Target(address, found.bucket, prefix)
 
 
-READERS: Mapping[str, Callable[[str, str], Target]] = {"hf": _parse_hub, "s3": _parse_s3}
+def _parse_registry(scheme: str, address: str, rest: str) -> RegistryTarget:
+    server, _, name = rest.partition("/")
+    found = HOST.fullmatch(server)
+    if not found or not 0 < int(found[2] or PORTS[scheme]) < 2**16:
+        mend = f"Write it as registry+{scheme}://HOST:PORT/NAME, with the host and port of the registry's REST API."
+        raise _refuse(address, f"where {shown(server)} is no host with a port", mend)
+    if not REGISTERED_NAME.fullmatch(name):
+        why = f"where {shown(name)} is no name of a registered model"
+        mend = "After the host write one name alone, of at most 100 letters, digits, '.', '_' and '-'."
+        raise _refuse(address, why, mend)
+    return RegistryTarget(address, f"{scheme}://{found[1]}:{int(found[2] or PORTS[scheme])}", name)
+
+
+READERS: Mapping[str, Callable[[str, str], Target]] = {
+    "hf": _parse_hub,
+    "s3": _parse_s3,
+    "registry+http": partial(_parse_registry, "http"),
+    "registry+https": partial(_parse_registry, "https"),
+}
 
 
 def _refuse(address: str, why: str, mend: str) -> UserError:

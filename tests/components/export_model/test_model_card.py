@@ -112,6 +112,17 @@ HOSTILE = [
 ]
 
 
+def test_perplexity_and_benchmarks_stand_beside_the_loss():
+    found = {"arc_easy": {"acc": {"base": 0.25, "tuned": 0.5, "stderr": 0.1}}}
+    evaluation = {**EVALUATION, "perplexity_before": 20.0, "perplexity_after": 7.5, "benchmarks": found}
+    card = ModelCard(model_card(PLAN, evaluation, has_adapter=False))
+    assert "| `perplexity` | 20 | 7.5 |" in card.text
+    assert "| `arc_easy.acc` | 0.25 | 0.5 |" in card.text
+    results = {each.metric_type: (each.dataset_type, each.metric_value) for each in card.data.eval_results}
+    assert results["acc"] == ("arc_easy", 0.5)
+    assert results["perplexity"][0] != "arc_easy"
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_nothing_from_outside_adds_to_a_card(text: str, tmp_path: Path) -> None:
     plan = replace(PLAN, base=text, dataset=text, origin=text, license=text, key=text)
@@ -150,6 +161,14 @@ def test_only_names_on_the_hub_are_linked_there(tmp_path: Path, monkeypatch: pyt
     plan = replace(PLAN, origin="/data/base", dataset="s3://bucket/x")
     data = load(model_card(plan, EVALUATION, True), tmp_path).data
     assert "base_model" not in data.to_dict() and "datasets" not in data.to_dict()
+
+
+@pytest.mark.parametrize("folder", ["/home/me/secret-project/base", "file:///home/me/secret-project/base"])
+def test_a_folder_is_told_by_its_last_part(folder: str, tmp_path: Path) -> None:
+    plan = replace(PLAN, base=folder, origin=folder, dataset=f"{folder}/rows.jsonl")
+    text = load(model_card(plan, EVALUATION, True, Provenance(run_link="run-1")), tmp_path).text
+    assert "| Base model | `base, a local folder` |" in text and "| Dataset | `rows.jsonl, local files` |" in text
+    assert "secret-project" not in text and "| Run | `run-1` |" in text
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

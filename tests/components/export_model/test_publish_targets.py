@@ -5,7 +5,13 @@ import sys
 
 import pytest
 
-from kfp_finetune.components.export_model.publish.targets import HubTarget, S3Target, check_targets, parse_targets
+from kfp_finetune.components.export_model.publish.targets import (
+    HubTarget,
+    RegistryTarget,
+    S3Target,
+    check_targets,
+    parse_targets,
+)
 from kfp_finetune.errors import UserError
 
 
@@ -17,6 +23,13 @@ def test_a_list_of_addresses_is_read() -> None:
         S3Target("s3://bucket", "bucket", ""),
     )
     assert parse_targets("") == ()
+    assert parse_targets(
+        "registry+http://host/A.b_c-1 REGISTRY+HTTPS://a.b-c.svc:8443/m registry+http://[::1]:80/m"
+    ) == (
+        RegistryTarget("registry+http://host/A.b_c-1", "http://host:80", "A.b_c-1"),
+        RegistryTarget("REGISTRY+HTTPS://a.b-c.svc:8443/m", "https://a.b-c.svc:8443", "m"),
+        RegistryTarget("registry+http://[::1]:80/m", "http://[::1]:80", "m"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -35,6 +48,22 @@ def test_a_list_of_addresses_is_read() -> None:
         ("s3://bucket//prefix", "no prefix"),
         ("s3://bucket/a/../b", "no prefix"),
         ("s3://bucket/*", "no prefix"),
+        ("registry+http://", "no host"),
+        ("registry+http:///name", "no host"),
+        ("registry+http://host:0/name", "no host"),
+        ("registry+http://host:65536/name", "no host"),
+        ("registry+http://host:/name", "no host"),
+        ("registry+http://ho_st/name", "no host"),
+        ("registry+http://-host/name", "no host"),
+        ("registry+http://host", "no name of a registered model"),
+        ("registry+http://host/", "no name of a registered model"),
+        ("registry+http://host/path/name", "no name of a registered model"),
+        ("registry+http://host/name/", "no name of a registered model"),
+        ("registry+http://host/.name", "no name of a registered model"),
+        ("registry+http://host/name#x", "no name of a registered model"),
+        (f"registry+http://host/{'n' * 101}", "no name of a registered model"),
+        ("registry://host/name", "no kind of place"),
+        ("registry+http://host/a registry+http://HOST:80/a", "the same place"),
         ("org/name", "no kind of place"),
         ("https://huggingface.co/org/name", "no kind of place"),
         ("hf://org/name hf://ORG/name@main", "the same place"),
@@ -53,6 +82,8 @@ def test_an_address_that_cannot_be_published_at_is_refused(address: str, complai
         "s3://bucket/prefix?X-Amz-Signature=hidden-secret",
         "hf://user:hidden-secret@org/name",
         "hf://org/name@hf_hiddensecrethiddensecret",
+        "registry+https://user:hidden-secret@host/name",
+        "registry+http://host/name?token=hidden-secret",
     ],
 )
 def test_an_address_with_a_secret_is_refused_and_the_secret_not_shown(address: str) -> None:
@@ -70,5 +101,7 @@ def test_checking_addresses_needs_no_client_of_any_server() -> None:
     code = (
         "import sys; from kfp_finetune.components.export_model.publish.targets import check_targets as c; c('hf://a/b')"
     )
-    code += "; print([name for name in ('torch', 'boto3', 'huggingface_hub', 'httpx2') if name in sys.modules])"
+    code += (
+        "; print([name for name in ('torch', 'boto3', 'huggingface_hub', 'httpx2', 'aiohttp') if name in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
