@@ -203,7 +203,7 @@ def schedule(
         name,
         trigger,
         upload(server, prepared.package),
-        prepared.arguments,
+        prepared.arguments_for(server),
         experiment=experiment or name,
         max_concurrency=max_concurrency,
         enabled=enabled,

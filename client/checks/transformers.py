@@ -10,7 +10,9 @@ from kfp_finetune.components.transformers_train.place import check_resources
 from kfp_finetune.components.transformers_train.settings import check_values
 from kfp_finetune.components.transformers_train.tasks.table import known_figures
 from kfp_finetune.errors import Problem
+from kfp_finetune.training.exporting import check_export
 from kfp_finetune.training.gate import check_gate
+from kfp_finetune.training.plan import CAUSAL_LM
 
 TYPE = "transformer_type"
 
@@ -25,6 +27,7 @@ def check(values: Mapping[str, Any], same_machine: bool) -> list[Problem]:
         *lora.check_values(values.get(lora.WHAT, {})),
         *check_resources(resources, launcher, processes, values.get("trainjob", {})),
         *check_gate(values.get("gate", {}), known_figures(str(values.get(TYPE)))),
+        *check_export(values.get("export", {}), str(values.get(TYPE) or CAUSAL_LM)),
     ]
 
 

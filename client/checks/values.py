@@ -9,6 +9,7 @@ from kfp_finetune.client.checks.addresses import SOURCES, check_addresses
 from kfp_finetune.client.checks.cluster import OBJECTS, VOLUME, check_cluster
 from kfp_finetune.client.checks.trainer import Trainer
 from kfp_finetune.components.export_model.publish.targets import check_targets
+from kfp_finetune.components.export_model.this_run import check_ui_host
 from kfp_finetune.components.initialize_model.start import STARTS
 from kfp_finetune.errors import Problem, UserError
 from kfp_finetune.launch.trainjob.settings import read_job_settings
@@ -20,7 +21,7 @@ TRAINERS = {"torchtune-finetune": torchtune.TRAINER, "transformers-finetune": tr
 """How each pipeline of this library trains, by the pipeline's name."""
 
 _COUNTS = ("num_nodes", "num_workers", "num_procs_per_worker", "keep_runs")
-_TEXT = (*SOURCES, "dataset_config", "publish_to", "name", "workspace", "train_image", *VOLUME, *OBJECTS)
+_TEXT = (*SOURCES, "dataset_config", "publish_to", "ui_host", "name", "workspace", "train_image", *VOLUME, *OBJECTS)
 KINDS: Mapping[str, type] = (
     dict.fromkeys(_COUNTS, int)
     | dict.fromkeys(("create_volume", "prepare_volume"), bool)
@@ -74,7 +75,8 @@ def _check_training(values: Mapping[str, Any], trainer: Trainer, same_machine: b
     place = check_place(launcher, values.get(trainer.nodes, 1), workspace, trainer.nodes)
     if not place and not Path(workspace).is_absolute():
         place = [Problem("workspace", repr(workspace), "an absolute path", "Give the folder's absolute path.")]
-    problems = [*trainer.check(values, same_machine), *check_targets(values.get("publish_to", "")), *place]
+    places = check_targets(values.get("publish_to", ""), on_volume=not same_machine)
+    problems = [*trainer.check(values, same_machine), *places, *check_ui_host(values.get("ui_host", "")), *place]
     if values.get("start_from", STARTS[0]) not in STARTS:
         allowed = " or ".join(map(repr, STARTS))
         problems.append(Problem("start_from", repr(values["start_from"]), allowed, "Correct start_from."))

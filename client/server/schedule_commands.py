@@ -68,7 +68,7 @@ def set_command(
             name,
             trigger,
             upload(server, prepared.package),
-            prepared.arguments,
+            prepared.arguments_for(server),
             experiment=experiment or name,
             max_concurrency=max_concurrency,
             enabled=enabled,

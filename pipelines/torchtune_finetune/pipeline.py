@@ -40,7 +40,9 @@ def torchtune_finetune(
     new_system_prompt: str = "",
     split: str = "train",
     held_out: str = "5%",
+    evaluation: dict = {},  # noqa: B006
     gate: dict = {},  # noqa: B006
+    export: dict = {},  # noqa: B006
     publish_to: str = "",
     advanced: dict = {},  # noqa: B006
     overrides: dict = {},  # noqa: B006
@@ -64,6 +66,7 @@ def torchtune_finetune(
     keep_runs: int = 0,
     workspace: str = MOUNT_PATH,
     train_image: str = TRAIN_IMAGE,
+    ui_host: str = "",
 ):
     """Fine-tunes a model with TorchTune, from dataset to verified export.
 
@@ -88,8 +91,11 @@ def torchtune_finetune(
         new_system_prompt: System message put before every row that has none; empty for none.
         split: Rows to train on: a split's name or a part of one, such as "train[:10%]".
         held_out: Rows to evaluate on, never trained on: a share of the split ("5%") or another split ("test").
+        evaluation: Benchmarks of lm-evaluation-harness beside the held-out rows: {"tasks": ["arc_easy"], "limit": 200}.
         gate: Bounds on the held-out rows, without which nothing is exported: {"min_improvement": 0.1, "max_loss": 2}.
-        publish_to: Where the model is published too: hf://ORGANISATION/NAME[@BRANCH] or s3://BUCKET/PREFIX, or several.
+        export: Size of the model's files and a quantised copy: {"max_shard_size": "5GB", "quantize": "int8"}.
+        publish_to: Where the model is published too: hf://ORGANISATION/NAME[@BRANCH], s3://BUCKET/PREFIX or a model in
+            a Model Registry, registry+http://HOST:PORT/NAME; or several.
         advanced: Settings without a parameter of their own: {"weight_decay": 0.1, "lora_alpha": 32}.
         overrides: Any other key of torchtune's configuration: {"optimizer.betas": [0.9, 0.95]}.
         launcher: "process" trains in one pod of this run, "trainjob" on any number of nodes by Kubeflow Trainer.
@@ -112,6 +118,7 @@ def torchtune_finetune(
         keep_runs: How many trainings, exports, datasets and models of this series to keep on the volume; 0 for all.
         workspace: Where the volume is mounted; another folder only outside a cluster.
         train_image: Image of the steps that load a model: plan, train, evaluate, export.
+        ui_host: Address of the Kubeflow Pipelines UI, for the run's link on the model card; the client fills it in.
     """
     run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
     cleanup = clean_up(run=run, launcher=launcher, volume=volume, keep_volume=keep_volume)
@@ -162,8 +169,11 @@ def torchtune_finetune(
             advanced=advanced,
             overrides=overrides,
             skip_unchanged=skip_unchanged,
+            evaluation=evaluation,
             gate=gate,
+            export=export,
             publish_to=publish_to,
+            ui_host=ui_host,
             workspace=workspace,
         )
         with dsl.If(planned.outputs["Output"] == True, name="needed"):  # noqa: E712  KFP builds the condition from ==
@@ -187,12 +197,17 @@ def torchtune_finetune(
                 name=name,
                 keep_runs=keep_runs,
                 gate=gate,
+                export=export,
                 publish_to=publish_to,
                 workspace=workspace,
+                volume=storage.output,
+                run=run,
+                ui_host=ui_host,
+                pipeline="torchtune-finetune",
             )
             exported.after(evaluated)
             ask_for_gpus(here, accelerator, num_procs_per_node)
-            ask_for_gpus(evaluated, accelerator, 1)
+            ask_for_gpus(evaluated, accelerator, num_procs_per_node)
     fetching, loading = (data, base), (planned, here, evaluated, exported)
     mount_volume((*fetching, *loading), storage.output)
     give_secrets((*fetching, planned, exported), hf_secret, s3_secret)

@@ -40,6 +40,7 @@ def transformers_finetune(
     split: str = "train",
     held_out: str = "5%",
     gate: dict = {},  # noqa: B006
+    export: dict = {},  # noqa: B006
     publish_to: str = "",
     advanced: dict = {},  # noqa: B006
     launcher: str = "process",
@@ -63,6 +64,7 @@ def transformers_finetune(
     keep_runs: int = 0,
     workspace: str = MOUNT_PATH,
     train_image: str = TRAIN_IMAGE,
+    ui_host: str = "",
 ):
     """Fine-tunes a model of transformers for its task, from dataset to verified export.
 
@@ -88,7 +90,9 @@ def transformers_finetune(
         split: Rows to train on: a split's name or a part of one, such as "train[:3000]".
         held_out: Rows to evaluate on, never trained on: a share of the split ("5%") or another split ("test").
         gate: Bounds on the held-out rows, without which nothing is exported: {"min_improvement": 0.1, "max_loss": 2}.
-        publish_to: Where the model is published too: hf://ORGANISATION/NAME[@BRANCH] or s3://BUCKET/PREFIX, or several.
+        export: Size of the model's files and a quantised copy: {"max_shard_size": "5GB", "quantize": "int8"}.
+        publish_to: Where the model is published too: hf://ORGANISATION/NAME[@BRANCH], s3://BUCKET/PREFIX or a model in
+            a Model Registry, registry+http://HOST:PORT/NAME; or several.
         advanced: Settings without a parameter of their own: {"seed": 7, "export_checkpoint": "best"}.
         launcher: "process" trains in one pod of this run, "trainjob" on any number of nodes by Kubeflow Trainer.
         num_workers: Machines to train on; more than one needs launcher trainjob and access_mode ReadWriteMany.
@@ -111,6 +115,7 @@ def transformers_finetune(
         keep_runs: How many trainings, exports, datasets and models of this series to keep on the volume; 0 for all.
         workspace: Where the volume is mounted; another folder only outside a cluster.
         train_image: Image of the steps that load a model: plan, train, export.
+        ui_host: Address of the Kubeflow Pipelines UI, for the run's link on the model card; the client fills it in.
     """
     run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
     cleanup = clean_up(run=run, launcher=launcher, volume=volume, keep_volume=keep_volume)
@@ -161,7 +166,9 @@ def transformers_finetune(
             trainjob=trainjob,
             skip_unchanged=skip_unchanged,
             gate=gate,
+            export=export,
             publish_to=publish_to,
+            ui_host=ui_host,
             workspace=workspace,
         )
         with dsl.If(planned.outputs["Output"] == True, name="needed"):  # noqa: E712  KFP builds the condition from ==
@@ -186,8 +193,13 @@ def transformers_finetune(
                 name=name,
                 keep_runs=keep_runs,
                 gate=gate,
+                export=export,
                 publish_to=publish_to,
                 workspace=workspace,
+                volume=storage.output,
+                run=run,
+                ui_host=ui_host,
+                pipeline="transformers-finetune",
             )
             ask_for_gpus(here, accelerator, num_procs_per_worker)
     fetching, loading = (data, base), (planned, here, exported)

@@ -33,6 +33,10 @@ ANYWHERE: list[tuple[Mapping[str, Any], str, str]] = [
     ({"dataset": "s3://bucket/rows?X-Amz-Signature=hidden"}, "dataset", "s3://bucket/rows with a secret"),
     ({"model": f"hf://{TOKEN}@org/name"}, "model", "hf://***@org/name with a secret"),
     ({"dataset": "/data", "dataset_config": "en"}, "dataset_config", "'en' for /data"),
+    ({"publish_to": "registry+http://host/a/b"}, "publish_to", "'a/b' is no name of a registered model"),
+    ({"publish_to": "registry+https://me:hidden@host/a"}, "publish_to", "registry+https://host/a' with a password"),
+    ({"ui_host": "kubeflow.example.com"}, "ui_host", "'kubeflow.example.com'"),
+    ({"ui_host": "https://me:hidden@example.com"}, "ui_host", "'https://example.com'"),
     ({"keep_runs": -1}, "keep_runs", "-1"),
     ({"name": "a/b"}, "name", "'a/b'"),
     ({"start_from": "newest"}, "start_from", "'newest'"),
@@ -86,6 +90,7 @@ RIGHT: list[Mapping[str, Any]] = [
     {"model": "/workspace/in/base", "dataset": "/workspace/in/*.jsonl"},
     {"model": "file:///workspace/in/hf_a_model_that_was_tuned_already", "dataset": "s3://bucket/part-?.parquet"},
     {"dataset": "hf://org/rows", "dataset_config": "en"},
+    {"publish_to": "registry+http://registry.kubeflow:8080/a s3://bucket/x", "ui_host": "https://example.com/pipeline"},
     {"keep_runs": 0, "workspace": "/workspace", "volume": "a-1", "volume_size": "1.5Ti"},
     {"access_mode": "RWX", "volume_size": "", "storage_class": "Fast", "create_volume": False},
     {"hf_secret": "hub.example.com", "s3_secret": "s3-1", "runtime": "torch-distributed"},
@@ -253,6 +258,12 @@ def test_parameters_of_another_pipeline_may_be_of_other_types(pipeline: str) -> 
     other: tuple[int, ...] = (1, 2)
     settings = {"num_nodes", "num_workers", "num_procs_per_worker", "training_arguments"}
     assert check_remote(dict.fromkeys(KINDS.keys() - settings, other), pipeline) == []
+
+
+def test_a_registry_alone_is_told_the_volume_of_a_cluster_and_nothing_of_this_machine() -> None:
+    values = {"publish_to": "registry+http://registry.kubeflow:8080/a"}
+    assert check_remote(values, TORCHTUNE) == []
+    assert found(check_local(values)) == ["publish_to"]
 
 
 def test_the_kinds_are_those_of_the_pipelines() -> None:

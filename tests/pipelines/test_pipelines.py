@@ -29,7 +29,7 @@ REQUIRED = {
     "torchtune_finetune": {"model", "dataset"},
     "transformers_finetune": {"model", "dataset", "transformer_type"},
 }
-MOST_PARAMETERS = 44
+MOST_PARAMETERS = 47
 
 
 @pytest.fixture(params=PIPELINES)

@@ -1,11 +1,14 @@
 """The compiled pipeline for models of transformers runs here from end to end."""
 
 import uuid
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 from local_runs import run_here
+from servers import model_registry
+from servers.model_registry import Registry
 from servers.s3 import S3
 from small_tasks import SMALL_TASKS, TEXTS, save_base
 from sources.conftest import s3, s3_running
@@ -39,8 +42,15 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     }
 
 
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    """An empty Model Registry."""
+    with model_registry.serve() as running:
+        yield running
+
+
 def test_the_pipeline_runs_from_a_csv_by_a_gate_to_a_model_that_predicts_and_then_has_nothing_to_do(
-    given: dict, tmp_path: Path, s3: S3
+    given: dict, tmp_path: Path, s3: S3, registry: Registry
 ):
     bucket = f"tests-{uuid.uuid4().hex[:12]}"
     s3.client().create_bucket(Bucket=bucket)
@@ -76,7 +86,9 @@ def test_the_pipeline_runs_from_a_csv_by_a_gate_to_a_model_that_predicts_and_the
     assert again.returncode == 0, again.stdout
     assert "transformers-train" not in again.stdout
 
-    publishing = settings | {"publish_to": f"s3://{bucket}/models"}
+    alone = run(tmp_path, **settings, publish_to=f"registry+{registry.url}/opinions")
+    assert alone.returncode == 2 and "Add s3://BUCKET/PREFIX" in " ".join((alone.stdout + alone.stderr).split())
+    publishing = settings | {"publish_to": f"registry+{registry.url}/opinions s3://{bucket}/models"}
     published = run(tmp_path, **publishing)
     assert published.returncode == 0 and "train: 100%" not in published.stdout, published.stdout
     names = [entry["Key"] for entry in s3.client().list_objects_v2(Bucket=bucket)["Contents"]]
@@ -85,8 +97,14 @@ def test_the_pipeline_runs_from_a_csv_by_a_gate_to_a_model_that_predicts_and_the
     assert {f"models/{key}/{name}" for name in wanted} < set(names)
     card = s3.client().get_object(Bucket=bucket, Key=f"models/{key}/README.md")["Body"].read().decode()
     assert "accuracy" in card and "AutoModelForSequenceClassification" in card
+    registry.requests.clear()
     again = run(tmp_path, **publishing)
     assert again.returncode == 0 and "transformers-train" not in again.stdout, again.stdout
+    assert registry.writes() == []
+    assert registry.kept["model_artifacts"][0]["uri"] == f"s3://{bucket}/models/{key}/"
+    told = registry.properties("model_versions")
+    assert (told["pipeline"], told["method"]) == ("transformers-finetune", "lora") and told["run_id"]
+    assert told["figures_after.accuracy"] > 0.9 and told["loss_after"] < told["loss_before"]
 
 
 def test_all_that_is_wrong_is_one_message_before_anything_runs(given: dict, tmp_path: Path):

@@ -1,5 +1,7 @@
 """Runs: started once whatever happens to the answer, found by name, stopped."""
 
+from dataclasses import replace
+
 import pytest
 from remote_runs import GIVEN, PIPELINE
 from servers import kfp
@@ -21,6 +23,30 @@ def test_a_run_is_one_of_the_uploaded_version_in_the_series_experiment(server: S
     assert run.page == f"{remote.url}/#/runs/details/{run.run_id}" and run.name.startswith("colours 20")
     again = start(server, prepare(str(PIPELINE), GIVEN, ["name=colours"]))
     assert get_run(server, again.run_id).experiment_id == shown.experiment_id
+
+
+@pytest.mark.parametrize(
+    ("ui_host", "sent"),
+    [
+        ("https://kubeflow.example.com/pipeline", True),
+        ("http://10.1.2.3:8080", True),
+        ("http://localhost:8080", False),
+        ("http://ui.localhost", False),
+        ("http://127.1.2.3", False),
+        ("http://[::1]:80", False),
+        ("http://0.0.0.0:80", False),
+        ("http://ml-pipeline-ui.kubeflow.svc.cluster.local", False),
+        ("http://ml-pipeline-ui.kubeflow.svc:80", False),
+        ("https://me:hidden@kubeflow.example.com", False),
+        ("", False),
+    ],
+)
+def test_a_run_is_told_the_uis_address_if_others_can_open_it(server: Server, ui_host: str, sent: bool) -> None:
+    run = start(replace(server, ui_host=ui_host), prepare(str(PIPELINE), GIVEN))
+    parameters = get_run(server, run.run_id).runtime_config.parameters
+    assert parameters == (GIVEN | {"ui_host": ui_host} if sent else GIVEN)
+    chosen = start(replace(server, ui_host=ui_host), prepare(str(PIPELINE), GIVEN, ["ui_host=https://mine.example"]))
+    assert get_run(server, chosen.run_id).runtime_config.parameters["ui_host"] == "https://mine.example"
 
 
 def test_nothing_is_sent_before_everything_is_right(remote: kfp.Server) -> None:
