@@ -57,7 +57,10 @@ def local_command(
     with clear_errors():
         name = run_pipeline(find_package(pipeline), set_, workspace.resolve(), console, file)
     if name:
-        show_outcome(console, read_summary(Workspace(workspace.resolve()), name))
+        try:
+            show_outcome(console, read_summary(Workspace(workspace.resolve()), name))
+        except FileNotFoundError as error:
+            console.print(f"There are no figures to show: {error}")
 
 
 @app.command("doctor")

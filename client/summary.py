@@ -60,6 +60,8 @@ def read_summary(workspace: Workspace, name: str) -> RunSummary:
         raise FileNotFoundError(f"{latest} has no export")
     training = workspace.training(manifest.key)
     adapter = latest / "adapter"
+    if not (training / EVALUATION_NAME).exists():
+        raise FileNotFoundError(f"{training} is gone")
     evaluation = json.loads((training / EVALUATION_NAME).read_text())
     sample = next(iter(evaluation.get("samples", [])), {"prompt": "", "expected": "", "base": "", "tuned": ""})
     return RunSummary(

@@ -42,6 +42,12 @@ def ask_for_gpus(step: Any, accelerator: Any, count: Any) -> None:
     step.register_pipeline_channels([channel for channel in (accelerator, count) if not isinstance(channel, int)])
 
 
+def share_memory(steps: Iterable[Any]) -> None:
+    """Gives the processes of each step more than the 64 MB of /dev/shm that a container has, for NCCL."""
+    for step in steps:
+        kubernetes.empty_dir_mount(step, volume_name="shared-memory", mount_path="/dev/shm", medium="Memory")
+
+
 def settle(steps: Iterable[Any], train_image: Any, loading: Iterable[Any]) -> None:
     """Sets what holds for every step: no cache, and the version of this library that it was compiled from.
 

@@ -1,6 +1,7 @@
 """How the tuned model compares with its base: loss on the same held-out tokens, answers, tasks of the harness."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -8,12 +9,14 @@ from typing import Any
 
 from kfp_finetune.components.evaluate_model.loss import perplexity
 from kfp_finetune.components.evaluate_model.measure import Measured, Work, measure, read_prompts
-from kfp_finetune.publishing import write_atomically
+from kfp_finetune.publishing import locked, write_atomically
 from kfp_finetune.training.epochs import check_finished, choose_epoch, whole_epochs
 from kfp_finetune.training.evaluation import EVALUATION_NAME, has_run_tasks, read_evaluation
 from kfp_finetune.training.plan import Plan
 from kfp_finetune.training.report import run_report
 from kfp_finetune.workspace import REPORT_NAME, open_workspace
+
+LOCK_NAME = ".evaluation.lock"
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,15 @@ class Evaluation:
 
     @property
     def figures(self) -> dict[str, float]:
-        """The losses, their exponentials, and by how much the loss fell."""
-        return {
+        """The losses, their exponentials, and by how much the loss fell; those that are numbers."""
+        figures = {
             "loss_before": self.loss_before,
             "loss_after": self.loss_after,
             "improvement": self.loss_before - self.loss_after,
             "perplexity_before": perplexity(self.loss_before),
             "perplexity_after": perplexity(self.loss_after),
         }
+        return {name: figure for name, figure in figures.items() if math.isfinite(figure)}
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, with the figures that follow from the rest."""
@@ -90,18 +94,24 @@ def evaluate(plan: Plan, workspace_root: str, num_procs: int = 0) -> Evaluation:
     """
     root = open_workspace(workspace_root).root
     training = root / plan.training
-    evaluation = recall_evaluation(training)
-    if evaluation is None:
-        check_finished(training, plan.key, plan.epochs)
-        evaluation = _compare(plan, root, num_procs)
-    elif has_run_tasks(training, plan.evaluation):
-        print(f"training {plan.key} is evaluated already", flush=True)
+    with locked(training / LOCK_NAME, f"evaluate {plan.key}"):
+        evaluation = recall_evaluation(training)
+        if evaluation and has_run_tasks(training, plan.evaluation):
+            print(f"training {plan.key} is evaluated already", flush=True)
+            return evaluation
+        if evaluation is None:
+            check_finished(training, plan.key, plan.epochs)
+            evaluation = _compare(plan, root, num_procs)
+            _write(plan, training, evaluation)
+        if plan.evaluation:
+            evaluation = _with_benchmarks(plan, root, evaluation, num_procs)
+            _write(plan, training, evaluation)
         return evaluation
-    if plan.evaluation:
-        evaluation = _with_benchmarks(plan, root, evaluation, num_procs)
+
+
+def _write(plan: Plan, training: Path, evaluation: Evaluation) -> None:
     write_atomically(training / REPORT_NAME, run_report(plan, training, evaluation.to_dict()))
     write_atomically(training / EVALUATION_NAME, evaluation.to_json())
-    return evaluation
 
 
 def _compare(plan: Plan, root: Path, num_procs: int) -> Evaluation:

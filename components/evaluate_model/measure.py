@@ -1,5 +1,6 @@
 """Everything that is measured of one model, in as many processes as there are GPUs."""
 
+import gc
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -74,13 +75,24 @@ def measure(work: Work, num_procs: int = 0) -> Measured:
         LaunchError: If one of several processes failed.
     """
     num_procs = num_procs or count_procs(Path(work.model))
+    if work.tasks:
+        # The harness fails where a process has no question.
+        num_procs = max(1, min(num_procs, work.tasks.get("fewest_questions", num_procs)))
     if num_procs == 1:
-        return measure_share(work, Share())
+        measured = measure_share(work, Share())
+        _free_memory()
+        return measured
     with tempfile.TemporaryDirectory(prefix="kfp-finetune-") as folder:
         wanted, found = Path(folder, "work.json"), Path(folder, "measured.json")
         wanted.write_text(json.dumps(asdict(work)))
         run_torchrun(WORKER, [str(wanted), str(found)], Topology.one_machine(num_procs), Path(folder), _echo)
         return Measured(**json.loads(found.read_text()))
+
+
+def _free_memory() -> None:
+    """The harness holds its model in a cycle of references; the next one may need its place."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _echo(line: str) -> None:
@@ -133,7 +145,8 @@ def _run_tasks(work: Work, model: PreTrainedModel, tokenizer: Any, share: Share)
     from kfp_finetune.components.evaluate_model.task_data import located, tasks_read_from
     from kfp_finetune.components.evaluate_model.tasks import run_tasks
 
-    settings = EvaluationSettings(**work.tasks)
+    known = EvaluationSettings.__dataclass_fields__
+    settings = EvaluationSettings(**{name: value for name, value in work.tasks.items() if name in known})
     with tasks_read_from(located(Path(work.root), settings.data)):
         return run_tasks(f"{work.what} on tasks", model, tokenizer, settings, share)
 

@@ -1,5 +1,6 @@
 """An evaluation as the artifacts that KFP shows."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,14 +32,14 @@ def record_evaluation(
         workspace_root: Absolute path of the mounted volume.
 
     Returns:
-        By how much the loss fell.
+        By how much the loss fell; 0 if a loss is no number, which KFP could not hand on.
     """
     of_tasks = {
         f"{task}.{name}{suffix}": value
         for task, figures in found.benchmarks.items()
         for name, both in figures.items()
         for suffix, value in (("_before", both["base"]), ("_after", both["tuned"]))
-        if value is not None
+        if value is not None and math.isfinite(value)
     }
     figures = {name: round(figure, 4) for name, figure in {**found.figures, **of_tasks}.items()}
     for name, figure in figures.items():
@@ -47,4 +48,4 @@ def record_evaluation(
     page = Path(workspace_root) / plan.training / REPORT_NAME
     Path(report.path).write_text(page.read_text())
     print_result("evaluate", figures, {REPORT: report.uri, EVALUATION: evaluation.uri})
-    return found.figures["improvement"]
+    return found.figures.get("improvement", 0.0)

@@ -29,23 +29,32 @@ def request_key(dataset: str, config: str, folder: str) -> str:
     return " ".join([dataset, config, folder]).rstrip()
 
 
-def fetching(root: Path, addresses: Mapping[str, str], noted: dict[str, str]) -> Locate:
+def fetching(root: Path, addresses: Mapping[str, str], noted: dict[str, str], used: set[str]) -> Locate:
     """A `Locate` that fetches what is not on the volume.
 
     Args:
         root: Of the workspace.
-        addresses: Where a dataset lies, if not under its name on the Hub.
+        addresses: Where a dataset lies, if not under its name on the Hub; by its name, or by name and configuration.
         noted: Receives where on the volume each lies, relative to the root, by `request_key`.
+        used: Receives the names in `addresses` that were of use.
     """
 
     def locate(dataset: str, config: str, folder: str) -> Path:
-        address = addresses.get(dataset, "")
-        if not address and not is_hub_name(dataset):
+        wanted = request_key(dataset, config, folder)
+        name = next((name for name in (wanted, dataset) if name in addresses), "")
+        if not name and not is_hub_name(dataset):
             mend = f'Say where its data lies, evaluation.data={{"{dataset}": "s3://..."}}, or take the task out.'
             raise refuse(WHAT, f"a task whose data is {dataset!r}", "tasks whose data is a dataset on the Hub", mend)
-        uri = address or f"hf://{dataset}" + (f"/{folder}" if folder else "")
-        manifest = initialize_dataset(uri, str(root), config=config if not address else "")
-        noted[request_key(dataset, config, folder)] = manifest.path
+        used.add(name)
+        uri, on_hub = addresses.get(name, f"hf://{dataset}"), not name or addresses[name].startswith("hf://")
+        others = [key for key in noted if key != wanted and key.partition(" ")[0] == dataset]
+        if name and name != wanted and not on_hub and others:
+            given = f"{uri} for {others[0]} and for {wanted}, which are different data"
+            mend = f'Name each: {{"{others[0]}": ..., "{wanted}": ...}}.'
+            raise refuse("evaluation.data", given, "an address for each configuration", mend)
+        whole = uri + (f"/{folder}" if folder and on_hub else "")
+        manifest = initialize_dataset(whole, str(root), config=config if on_hub else "")
+        noted[wanted] = manifest.path
         return root / manifest.path
 
     return locate

@@ -2,7 +2,7 @@
 
 import difflib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -15,6 +15,12 @@ from kfp_finetune.workspace import open_workspace
 
 BOOTSTRAPS = 1000
 """Resamplings for the errors of figures that have no formula for it; the harness's own 100,000 take minutes."""
+
+SEED = 1234
+"""Of the draw of solved examples, as `simple_evaluate` has it."""
+
+FEWEST_QUESTIONS = "fewest_questions"
+"""What is noted in `Plan.evaluation` beside the settings: the number of questions of the smallest task."""
 
 Figures = Mapping[str, Mapping[str, Mapping[str, float | None]]]
 """By task and figure: its `value`, and its standard error, `stderr`, if there is one."""
@@ -47,19 +53,39 @@ def plan_tasks(given: Any, workspace_root: str) -> tuple[PlannedTasks, list[Prob
     if problems or not settings.tasks:
         return PlannedTasks(), problems
     noted: dict[str, str] = {}
-    figures: list[str] = []
-    with tasks_read_from(fetching(open_workspace(workspace_root).root, settings.data, noted)):
+    used: set[str] = set()
+    looks: list[_Look] = []
+    with tasks_read_from(fetching(open_workspace(workspace_root).root, settings.data, noted, used)):
         for name in dict.fromkeys(settings.tasks):
             try:
-                figures += _look_at(name)
+                looks.append(_look_at(name, settings))
             except UserError as error:
-                problems += [replace(one, given=f"{name}: {one.given}") for one in error.problems]
+                problems += [_of_task(name, one) for one in error.problems]
+    for name in settings.data.keys() - used if not problems else ():
+        mend = "Correct the name or take it out."
+        problems.append(Problem("evaluation.data", repr(name), f"what the tasks read: {', '.join(noted)}", mend))
+    figures = [figure for look in looks for figure in look.figures]
     grown = [f"{figure}_improvement" for figure in figures]
-    return PlannedTasks({**asdict(settings), "data": noted}, (*figures, *grown)), problems
+    fewest = min((look.fewest_questions for look in looks), default=0)
+    evaluation = {**asdict(settings), "data": noted, FEWEST_QUESTIONS: fewest}
+    return PlannedTasks(evaluation, (*figures, *grown)), problems
 
 
-def _look_at(name: str) -> list[str]:
-    """The figures of a task or a group, which is built, so that its data is there and can be read."""
+def _of_task(name: str, problem: Problem) -> Problem:
+    """A problem with a task's data in terms of the parameter, which is not the pipeline's own dataset."""
+    what = problem.what if problem.what.startswith("evaluation") else WHAT
+    mend = problem.mend if what == problem.what else f"{problem.mend} evaluation.data names another place for its data."
+    return replace(problem, what=what, given=f"{name}: {problem.given}", mend=mend)
+
+
+@dataclass(frozen=True)
+class _Look:
+    figures: Sequence[str]
+    fewest_questions: int
+
+
+def _look_at(name: str, settings: EvaluationSettings) -> _Look:
+    """What a task or a group measures; all its questions are built, so that its data is there and can be read."""
     manager = _manager()
     if name not in manager.task_index:
         near = difflib.get_close_matches(name, manager.all_tasks, n=3)
@@ -67,12 +93,13 @@ def _look_at(name: str) -> list[str]:
         raise UserError([Problem(WHAT, "no task", "tasks and groups of lm-evaluation-harness", mend)])
     try:
         loaded = manager.load([name])
+        questions = [_count_questions(task, settings) for task in loaded["tasks"].values()]
     except UserError:
         raise
     except ImportError as error:
         raise _cannot(f"it needs a Python package that the image does not have: {error}") from error
     except Exception as error:  # Whatever a task's own code raises.
-        raise _cannot(f"it cannot be built: {type(error).__name__}: {str(error)[:300]}") from error
+        raise _cannot(f"it cannot be built from its data: {type(error).__name__}: {str(error)[:300]}") from error
     problems = [problem for task in loaded["tasks"].values() for problem in _refused(task)]
     if problems:
         raise UserError(problems)
@@ -81,7 +108,18 @@ def _look_at(name: str) -> list[str]:
         for group in loaded["groups"].values()
         for metric in (group.aggregate_metric_list or [])
     ]
-    return [figure for task in loaded["tasks"].values() for figure in _figures_of(task)] + aggregated
+    figures = [figure for task in loaded["tasks"].values() for figure in _figures_of(task)]
+    return _Look([*figures, *aggregated], min(questions, default=0))
+
+
+def _count_questions(task: Any, settings: EvaluationSettings) -> int:
+    """How many questions a task has, each of which is built as it will be asked."""
+    if settings.num_fewshot is not None and task.get_config("num_fewshot") != 0:
+        task.set_config(key="num_fewshot", value=settings.num_fewshot)
+    task.set_fewshot_seed(seed=SEED)
+    task.build_all_requests(limit=settings.limit or None, rank=0, world_size=1)
+    questions = len(task.eval_docs)
+    return min(questions, settings.limit) if settings.limit else questions
 
 
 def _figures_of(task: Any) -> list[str]:

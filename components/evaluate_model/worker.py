@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -10,6 +11,9 @@ import torch
 from kfp_finetune.components.evaluate_model.loss import Share
 from kfp_finetune.components.evaluate_model.measure import Work, measure_share
 from kfp_finetune.launch.process import die_with_parent
+
+LONGEST_WAIT = timedelta(days=7)
+"""Of a process for the others: answers that are generated take some of them much longer than others."""
 
 
 def main(wanted: Path, found: Path) -> None:
@@ -20,7 +24,7 @@ def main(wanted: Path, found: Path) -> None:
         found: The file to write `Measured` to.
     """
     on_gpu = torch.cuda.is_available()
-    torch.distributed.init_process_group("nccl" if on_gpu else "gloo")
+    torch.distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=LONGEST_WAIT)
     share = Share(torch.distributed.get_rank(), torch.distributed.get_world_size())
     if on_gpu:
         torch.cuda.set_device(share.rank)

@@ -14,6 +14,7 @@ from kfp_finetune.components.export_model.markdown import block, code, inline, l
 from kfp_finetune.components.export_model.publish.layout import QUANTIZED_FOLDER
 from kfp_finetune.errors import UserError
 from kfp_finetune.reports.numbers import number
+from kfp_finetune.series import MERGED_FOLDER
 from kfp_finetune.sources.hub_address import is_hub_name, parse_address
 from kfp_finetune.sources.redaction import redact
 from kfp_finetune.training.epochs import ADAPTER_FOLDER
@@ -89,7 +90,7 @@ def model_card(
         base_model=base or None,
         base_model_relation="finetune" if base else None,
         datasets=[dataset] if dataset else None,
-        eval_results=_results(plan, figures, dataset) or None,
+        eval_results=_results(plan, _of_whole_tasks(figures, evaluation), dataset) or None,
         library_name="transformers",
         model_name=title,
         pipeline_tag=HUB_TASKS.get(plan.transformer_type),
@@ -101,6 +102,7 @@ def model_card(
         f"# {inline(title)}",
         _summary(plan, base),
         *table("Before and after", ["Figure", "Base model", "This model"], _compared(figures)),
+        *_how_measured(evaluation),
         *table("How it was trained", ["", ""], _facts(plan, evaluation, provenance)),
         *table("Settings", ["Name", "Value"], _settings(provenance.settings)),
         *_loading(plan, has_adapter, base),
@@ -144,6 +146,14 @@ def _figures(evaluation: Mapping[str, Any]) -> dict[str, tuple[float | None, flo
         pairs |= {f"{task}.{name}": (both.get("base"), both.get("tuned")) for name, both in _mapping(found).items()}
     numbers = {str(name): (_finite(before), _finite(after)) for name, (before, after) in pairs.items()}
     return {name: (before, after) for name, (before, after) in numbers.items() if after is not None}
+
+
+def _of_whole_tasks(
+    figures: Mapping[str, tuple[float | None, float]], evaluation: Mapping[str, Any]
+) -> Mapping[str, tuple[float | None, float]]:
+    """The figures without those of benchmarks of which only some questions were asked."""
+    is_part = bool(_mapping(evaluation.get("tasks")).get("limit"))
+    return {name: both for name, both in figures.items() if not (is_part and "." in name)}
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -199,6 +209,18 @@ def _compared(figures: Mapping[str, tuple[float | None, float]]) -> list[Sequenc
     ]
 
 
+def _how_measured(evaluation: Mapping[str, Any]) -> Iterable[str]:
+    """Under which conditions benchmarks were run: figures of a few questions are no results of the benchmark."""
+    tasks = _mapping(evaluation.get("tasks"))
+    if not evaluation.get("benchmarks"):
+        return
+    limit, shots = tasks.get("limit"), tasks.get("num_fewshot")
+    questions = f"the first {limit} questions of each task" if limit else "all questions"
+    examples = "as many solved examples as each task says" if shots is None else f"{shots} solved examples before each"
+    form = "put as a conversation" if tasks.get("apply_chat_template") else "put as plain text"
+    yield f"Benchmarks by lm-evaluation-harness: {questions}, {examples}, {form}."
+
+
 def _facts(plan: Plan, evaluation: Mapping[str, Any], provenance: Provenance) -> list[Sequence[str]]:
     rows = [("train on", plan.train.get("rows")), ("hold out", plan.held_out.get("rows"))]
     facts: list[tuple[str, str]] = [
@@ -236,7 +258,10 @@ def _loading(plan: Plan, has_adapter: bool, base: str) -> Iterable[str]:
     kind = plan.transformer_type if plan.transformer_type in HUB_TASKS else "AutoModel"
     reader = "AutoImageProcessor" if kind == IMAGES else "AutoTokenizer"
     variable = "processor" if kind == IMAGES else "tokenizer"
-    yield f"## How to load it\n\n`{NAME_HERE}` stands for this repository, or for the folder in which this file lies."
+    yield (
+        f"## How to load it\n\n`{NAME_HERE}` stands for the repository or folder where this was published. In an "
+        f"export on a volume the model is in `{MERGED_FOLDER}/`, and the other folders lie beside it."
+    )
     yield block(
         "python",
         f"from transformers import {', '.join(sorted((kind, reader)))}",
@@ -245,7 +270,7 @@ def _loading(plan: Plan, has_adapter: bool, base: str) -> Iterable[str]:
         f'{variable} = {reader}.from_pretrained("{NAME_HERE}")',
     )
     if has_adapter:
-        yield "The adapter alone, on the model that training began with:"
+        yield "The adapter alone, on the model that training began with (peft wants no torchao, or 0.16):"
         began = hub_repository("model", plan.base) or base or "THE/BASE"
         yield block(
             "python",

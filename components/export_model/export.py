@@ -19,7 +19,7 @@ from kfp_finetune.publishing import exclusive, publishing
 from kfp_finetune.series import MERGED_FOLDER, note_use, prune_series
 from kfp_finetune.sources.hub_address import repository_name
 from kfp_finetune.training.epochs import ADAPTER_FOLDER, check_finished, chosen_epoch, newest_epoch
-from kfp_finetune.training.evaluation import read_evaluation
+from kfp_finetune.training.evaluation import EVALUATED, evaluation_digest, read_evaluation, tells_newest
 from kfp_finetune.training.exporting import ExportSettings, read_export_settings
 from kfp_finetune.training.gate import failed_bounds
 from kfp_finetune.training.plan import TORCHTUNE, TRANSFORMERS, Plan
@@ -63,7 +63,7 @@ def export(
     target = workspace.export(plan.key)
     with exclusive(target):
         manifest = read_manifest(target)
-        if manifest is None or not is_intact(target, manifest) or not asked.are_those_of(manifest.facts):
+        if manifest is None or not is_intact(target, manifest) or not _is_as_asked(plan, workspace, manifest, asked):
             with publishing(target) as staging:
                 manifest = _build(workspace, plan, staging, run_link, asked)
                 (staging / MANIFEST_NAME).write_text(manifest.to_json())
@@ -72,6 +72,11 @@ def export(
     note_use(workspace, name, plan.key)
     prune_series(workspace, name, keep_runs)
     return manifest
+
+
+def _is_as_asked(plan: Plan, workspace: Workspace, manifest: Manifest, asked: ExportSettings) -> bool:
+    """Whether an export was written with these settings, and its card after the newest evaluation."""
+    return asked.are_those_of(manifest.facts) and tells_newest(manifest.facts, workspace.root / plan.training)
 
 
 def _check_gate(plan: Plan, training: Path, gate: Mapping[str, float]) -> None:
@@ -118,6 +123,7 @@ def _build(workspace: Workspace, plan: Plan, staging: Path, run_link: str, setti
             "work": plan.work,
             "license": plan.license,
             "transformer_type": plan.transformer_type,
+            EVALUATED: evaluation_digest(training),
             **facts,
             **verdict,
         },

@@ -153,7 +153,9 @@ def linear_weights(folder: Path) -> list[str]:
         folder: The model; its weights are not read.
     """
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+        model = AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        )
     kept = set(model._keep_in_fp32_modules or ())
     return [
         f"{name}.weight"

@@ -112,7 +112,9 @@ def verify(merged: Path, adapter: Path | None, base: Path, lora_scale: float, qu
 
 def _check_names(weights: Weights, merged: Path) -> None:
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(merged, local_files_only=True))
+        model = AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(merged, local_files_only=True, trust_remote_code=False)
+        )
     expected: Mapping[str, torch.Tensor] = model.state_dict()
     tied = set(model.all_tied_weights_keys)
     missing = sorted(expected.keys() - set(weights) - tied)

@@ -105,6 +105,7 @@ def plan(
         from kfp_finetune.components.torchtune_train.planning import make_plan
         from kfp_finetune.training.gate import OF_EVERY_TRAINING, check_gate, named_of_tasks
         from kfp_finetune.training.launcher import check_launcher
+        from kfp_finetune.training.planning import Asked
         from kfp_finetune.training.record import record_plan
 
         addresses, problems = check_publishing(publish_to, workspace, ThisRun(ui_host=ui_host, volume=volume))
@@ -115,9 +116,8 @@ def plan(
         data, base = recall_manifest(dataset), recall_manifest(model)
         exporting, of_export = plan_export(export, base, workspace)
         problems += of_export
-        outcome = make_plan(
-            data, base, name, settings, workspace, problems, skip_unchanged, addresses, tasks.evaluation, exporting
-        )
+        asked = Asked(tasks.evaluation, gate, exporting, addresses)
+        outcome = make_plan(data, base, name, settings, workspace, problems, skip_unchanged, asked)
         return record_plan(outcome, training_plan, data_report, workspace)
 
 

@@ -101,6 +101,7 @@ def plan(
         from kfp_finetune.components.transformers_train.planning import make_plan
         from kfp_finetune.components.transformers_train.tasks.table import known_figures
         from kfp_finetune.training.gate import check_gate
+        from kfp_finetune.training.planning import Asked
         from kfp_finetune.training.record import record_plan
 
         place = (num_workers, num_procs_per_worker, resources_per_worker)
@@ -110,9 +111,8 @@ def plan(
         data, base = recall_manifest(dataset), recall_manifest(model)
         exporting, of_export = plan_export(export, base, workspace, transformer_type)
         problems += of_export
-        outcome = make_plan(
-            data, base, name, settings, workspace, problems, skip_unchanged, addresses, export=exporting
-        )
+        asked = Asked(gate=gate, export=exporting, publish_to=addresses)
+        outcome = make_plan(data, base, name, settings, workspace, problems, skip_unchanged, asked)
         return record_plan(outcome, training_plan, data_report, workspace)
 
 

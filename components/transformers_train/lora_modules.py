@@ -26,7 +26,7 @@ def empty_model(transformer_type: str, config: "PretrainedConfig | Path") -> "Pr
     import transformers
 
     if isinstance(config, Path):
-        config = transformers.AutoConfig.from_pretrained(config, local_files_only=True)
+        config = transformers.AutoConfig.from_pretrained(config, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
         return getattr(transformers, transformer_type).from_config(config)
 

@@ -1,5 +1,6 @@
 """How a trained model compares with its base on the held-out rows, as it lies in the training's folder."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +8,9 @@ from typing import Any
 
 EVALUATION_NAME = "evaluation.json"
 """The file: `loss_before`, `loss_after` and more, by who wrote it."""
+
+EVALUATED = "evaluation"
+"""The fact of an export's manifest that tells which evaluation its card and its page show, by `evaluation_digest`."""
 
 
 def read_evaluation(training: Path) -> Mapping[str, Any]:
@@ -27,3 +31,23 @@ def has_run_tasks(training: Path, tasks: Mapping[str, Any]) -> bool:
         tasks: What it asks for; empty for nothing beyond the held-out rows.
     """
     return not tasks or read_evaluation(training).get("tasks") == tasks
+
+
+def evaluation_digest(training: Path) -> str:
+    """SHA-256 of the file, by which an export knows whether its card tells the newest figures; empty without one.
+
+    Args:
+        training: The training's folder.
+    """
+    path = training / EVALUATION_NAME
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
+def tells_newest(facts: Mapping[str, Any], training: Path) -> bool:
+    """Whether the card and the page of an export tell the newest evaluation of its training.
+
+    Args:
+        facts: Of the export's manifest.
+        training: The training's folder.
+    """
+    return evaluation_digest(training) in ("", facts.get(EVALUATED))

@@ -73,9 +73,12 @@ def failed_bounds(gate: Mapping[str, float], evaluation: Mapping[str, Any]) -> l
         side, figure = name[:4], figures.get(name[4:], math.nan)
         missing = bound - figure if side == "min_" else figure - bound
         if not missing <= 0:
+            where = "in its benchmark" if "." in name else "on the held-out rows"
             given = (
-                f"{name[4:]} {figure:.4g} on the held-out rows, {missing:.4g} {'less' if side == 'min_' else 'more'}"
+                f"{name[4:]} {figure:.4g} {where}, {missing:.4g} {'less' if side == 'min_' else 'more'} than allowed"
             )
+            if math.isnan(figure):
+                given = f"{name[4:]}, which is no number {where}, or was not measured"
             mend = "Nothing was exported; the training and its report stay. Train longer or on other rows, or set gate."
-            problems.append(Problem(f"gate.{name}", f"{given} than allowed", f"{SIDES[side]} {bound:g}", mend))
+            problems.append(Problem(f"gate.{name}", given, f"{SIDES[side]} {bound:g}", mend))
     return problems

@@ -1,19 +1,20 @@
 """Everything that can be known before a GPU is asked for: what is wrong, what will run, and whether it ran already."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from kfp_finetune.errors import Problem, UserError
+from kfp_finetune.errors import Problem, UserError, refuse
 from kfp_finetune.manifests import Manifest
 from kfp_finetune.publishing import exclusive, publishing
 from kfp_finetune.series import newest_export, note_use, release
 from kfp_finetune.settings import whole_numbers
 from kfp_finetune.training.epochs import finished_epochs
-from kfp_finetune.training.evaluation import has_run_tasks
+from kfp_finetune.training.evaluation import has_run_tasks, read_evaluation, tells_newest
 from kfp_finetune.training.exporting import ExportSettings
+from kfp_finetune.training.gate import failed_bounds
 from kfp_finetune.training.plan import PLAN_NAME, Plan, read_plan
 from kfp_finetune.training.published import published_places
 from kfp_finetune.training.request import Request
@@ -67,6 +68,23 @@ class Outcome:
     skipped: bool = False
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a run is to do with the trained model; nothing of it is in the training's key.
+
+    Args:
+        evaluation: Tasks that the model is to be evaluated on, for `Plan.evaluation`.
+        gate: Bounds for its figures.
+        export: How the export is to be written.
+        publish_to: Addresses at which it is to be published.
+    """
+
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    gate: Mapping[str, float] = field(default_factory=dict)
+    export: ExportSettings = field(default_factory=ExportSettings)
+    publish_to: Collection[str] = ()
+
+
 def make_plan(
     planner: Planner[R],
     dataset: Manifest,
@@ -76,9 +94,7 @@ def make_plan(
     workspace_root: str,
     problems: Sequence[Problem] = (),
     skip_unchanged: bool = True,
-    publish_to: Collection[str] = (),
-    evaluation: Mapping[str, Any] | None = None,
-    export: ExportSettings | None = None,
+    asked: Asked | None = None,
 ) -> Outcome:
     """Checks everything and writes the training's directory, unless it is there already.
 
@@ -92,9 +108,7 @@ def make_plan(
         problems: What was found wrong before, with the place where it is to run.
         skip_unchanged: Whether a series that goes on from its newest export ends with it while data and settings are
             those that it was made with.
-        publish_to: Addresses at which the export is to be published.
-        evaluation: Tasks that the model is to be evaluated on, for `Plan.evaluation`.
-        export: How the export is to be made; one that was made otherwise is to be made anew. Default: as trained.
+        asked: What the run is to do with the trained model. Default: an export alone.
 
     Raises:
         UserError: With everything that is wrong.
@@ -105,13 +119,13 @@ def make_plan(
     except UserError as error:
         raise UserError([*problems, *error.problems]) from error
     newest = _finished(workspace, name, request, skip_unchanged)
-    export = export or ExportSettings()
-    wrong = [*problems, *([] if newest else planner.check_room(workspace, request, export))]
+    asked = asked or Asked()
+    wrong = [*problems, *([] if newest else planner.check_room(workspace, request, asked.export))]
     if wrong:
         raise UserError(wrong)
-    outline = _outline(workspace, request, {**planner.settings(request), "evaluation": evaluation or {}})
+    outline = _outline(workspace, request, {**planner.settings(request), "evaluation": asked.evaluation})
     if newest:
-        outcome = _recall(workspace, request, newest, outline, publish_to, export)
+        outcome = _recall(workspace, request, newest, outline, asked)
     else:
         outcome = _prepare(workspace, outline, partial(planner.write, workspace, request, outline))
     note_use(workspace, name, outcome.plan.key)
@@ -148,24 +162,33 @@ def _outline(workspace: Workspace, request: Request, settings: Mapping[str, Any]
     )
 
 
-def _recall(
-    workspace: Workspace,
-    request: Request,
-    newest: Manifest,
-    outline: Plan,
-    publish_to: Collection[str],
-    export: ExportSettings,
-) -> Outcome:
+def _recall(workspace: Workspace, request: Request, newest: Manifest, outline: Plan, asked: Asked) -> Outcome:
     training = workspace.training(newest.key)
+    left = _left_to_do(workspace, newest, training, asked)
     if (training / PLAN_NAME).exists():
         plan = replace(read_plan(training), evaluation=outline.evaluation)
-        is_published = published_places(workspace, newest).keys() >= set(publish_to)
-        is_as_asked = export.are_those_of(newest.facts)
-        if not (is_as_asked and is_published and has_run_tasks(training, plan.evaluation)):
+        if left:
             return Outcome(plan, "trained", read_summary(training))
     else:  # Somebody made room: the export stands without it.
+        if left:
+            given = f"{', '.join(left)}, for an export whose training is gone from the volume"
+            allowed = f"none of these, or a training in {workspace.relative(training)}"
+            mend = f"Leave them out, or delete {newest.path} so that it is trained anew."
+            raise refuse("volume", given, allowed, mend)
         plan = replace(outline, key=newest.key, training=workspace.relative(training), base=newest.source)
     return Outcome(plan, "done", skipped=newest.key != request.key)
+
+
+def _left_to_do(workspace: Workspace, newest: Manifest, training: Path, asked: Asked) -> list[str]:
+    """The parameters of which something is left to do for an export that is there."""
+    evaluation = read_evaluation(training)
+    kept = {
+        "evaluation": has_run_tasks(training, asked.evaluation) and tells_newest(newest.facts, training),
+        "gate": not asked.gate or (bool(evaluation) and not failed_bounds(asked.gate, evaluation)),
+        "export": asked.export.are_those_of(newest.facts),
+        "publish_to": published_places(workspace, newest).keys() >= set(asked.publish_to),
+    }
+    return [name for name, is_kept in kept.items() if not is_kept]
 
 
 def _prepare(workspace: Workspace, outline: Plan, write: Callable[[Path], Plan]) -> Outcome:

@@ -10,7 +10,7 @@ from kfp_finetune.components.initialize_dataset.component import initialize_data
 from kfp_finetune.components.initialize_model.component import initialize_model
 from kfp_finetune.components.torchtune_train.component import plan, torchtune_train, torchtune_trainjob
 from kfp_finetune.images import STEPS_IMAGE, TRAIN_IMAGE
-from kfp_finetune.pipelines.wiring import ask_for_gpus, give_secrets, mount_volume, settle
+from kfp_finetune.pipelines.wiring import ask_for_gpus, give_secrets, mount_volume, settle, share_memory
 from kfp_finetune.workspace import MOUNT_PATH
 
 
@@ -209,6 +209,7 @@ def torchtune_finetune(
             ask_for_gpus(here, accelerator, num_procs_per_node)
             ask_for_gpus(evaluated, accelerator, num_procs_per_node)
     fetching, loading = (data, base), (planned, here, evaluated, exported)
+    share_memory((here, evaluated))
     mount_volume((*fetching, *loading), storage.output)
     give_secrets((*fetching, planned, exported), hf_secret, s3_secret)
     settle((storage, cleanup, by_trainjob, *fetching, *loading), train_image, loading)

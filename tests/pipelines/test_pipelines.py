@@ -90,6 +90,14 @@ def test_the_volume_is_mounted_where_it_is_needed_and_nowhere_else(name: str, ex
         assert mount.mount_path == "/workspace"
 
 
+def test_what_uses_gpus_has_shared_memory_for_its_processes(name: str, executors: dict):
+    mounts = {
+        step: [(mount.medium, mount.mount_path) for mount in executors[step].empty_dir_mounts] for step in executors
+    }
+    assert {step for step, found in mounts.items() if found} == WITH_GPUS[name]
+    assert all(found == [("Memory", "/dev/shm")] for found in mounts.values() if found)
+
+
 def test_no_step_is_cached(name: str, spec: pipeline_spec_pb2.PipelineSpec):
     wanted = FETCHING | LOADING[name] | {"create-volume"}
     steps = {step: task for step, task in tasks(spec).items() if step in wanted}

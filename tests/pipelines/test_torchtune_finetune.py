@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from kfp_finetune.client.summary import read_summary
-from kfp_finetune.components.evaluate_model.evaluate import held_out_loss
+from kfp_finetune.components.evaluate_model.loss import held_out_loss
 from kfp_finetune.manifests import read_manifest
 from kfp_finetune.results import FILES, parse_result
 from kfp_finetune.workspace import Workspace

@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from kfp_finetune.components.export_model.publish.targets import WHAT, RegistryTarget
 from kfp_finetune.errors import UserError, refuse
@@ -29,7 +30,12 @@ def token_of(target: RegistryTarget) -> str:
         return ""
     from kfp_finetune.cluster.client import SERVICE_ACCOUNT
 
-    path = Path(os.environ.get(TOKEN_VARIABLE) or SERVICE_ACCOUNT / "token")
+    named = os.environ.get(TOKEN_VARIABLE)
+    if not named and not _is_of_cluster(urlsplit(target.server).hostname or ""):
+        given = f"{target.address}, to which the service account's own token is not shown: it is the cluster's key"
+        mend = f"Name a file with a token for it in {TOKEN_VARIABLE}, or write the address within the cluster."
+        raise refuse(WHAT, given, "a token that is meant for it, or a server of this cluster", mend)
+    path = Path(named or SERVICE_ACCOUNT / "token")
     try:
         token = path.read_text().strip()
     except (OSError, UnicodeDecodeError):
@@ -39,6 +45,11 @@ def token_of(target: RegistryTarget) -> str:
         mend = f"Name a file with a token in {TOKEN_VARIABLE}, or let Kubernetes mount the service account's."
         raise refuse(WHAT, given, "a token of a service account, for an address with https", mend)
     return token
+
+
+def _is_of_cluster(host: str) -> bool:
+    """Whether a name is one of a service of this cluster."""
+    return host.endswith((".svc", ".svc.cluster.local")) or host in ("localhost", "127.0.0.1")
 
 
 def explain(target: RegistryTarget, error: Exception) -> Exception:

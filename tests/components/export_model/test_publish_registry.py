@@ -317,3 +317,10 @@ def test_a_registry_alone_is_refused_where_nobody_else_reads_the_folder(
         publish(*write_export(), parse_targets(address(registry)))
     assert registry.writes() == []
     assert check_targets(address(registry), on_volume=False) and not check_targets(address(registry))
+
+
+def test_the_service_account_s_token_is_shown_to_servers_of_the_cluster_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KF_PIPELINES_SA_TOKEN_PATH", raising=False)
+    (problem,) = check_access(parse_targets("registry+https://registry.invalid/model"))
+    assert "service account's own token is not shown" in problem.given
+    assert "KF_PIPELINES_SA_TOKEN_PATH" in problem.mend

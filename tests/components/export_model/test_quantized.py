@@ -33,7 +33,7 @@ from kfp_finetune.errors import UserError
 from kfp_finetune.manifests import Manifest, read_manifest
 from kfp_finetune.training.exporting import ExportSettings, read_export_settings
 from kfp_finetune.training.plan import Plan
-from kfp_finetune.training.planning import Outcome
+from kfp_finetune.training.planning import Asked, Outcome
 
 TRAINING = {"held_out": "50%", "epochs": 2}
 BITS = ["int8", "int4"]
@@ -62,7 +62,7 @@ def plan_again(found: Given, settings: dict[str, Any]) -> Outcome:
     asked, problems = read_export_settings(settings)
     assert not problems
     values = SETTINGS | {"method": "lora"} | TRAINING
-    return make_plan(found.dataset, found.model, "series", values, str(found.root), export=asked)
+    return make_plan(found.dataset, found.model, "series", values, str(found.root), asked=Asked(export=asked))
 
 
 def export_with(trained: Trained, **settings: Any) -> Manifest:
