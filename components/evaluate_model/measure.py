@@ -4,7 +4,7 @@ import gc
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from kfp_finetune.chat import load_tokenizer
 from kfp_finetune.components.evaluate_model.answers import write_answers
 from kfp_finetune.components.evaluate_model.loss import Share, held_out_loss
+from kfp_finetune.components.evaluate_model.settings import FEWEST_QUESTIONS, EvaluationSettings
 from kfp_finetune.launch.process import Topology, run_torchrun
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -77,7 +78,7 @@ def measure(work: Work, num_procs: int = 0) -> Measured:
     num_procs = num_procs or count_procs(Path(work.model))
     if work.tasks:
         # The harness fails where a process has no question.
-        num_procs = max(1, min(num_procs, work.tasks.get("fewest_questions", num_procs)))
+        num_procs = max(1, min(num_procs, work.tasks.get(FEWEST_QUESTIONS, num_procs)))
     if num_procs == 1:
         measured = measure_share(work, Share())
         _free_memory()
@@ -131,7 +132,7 @@ def measure_share(work: Work, share: Share) -> Measured:
         answers = write_answers(model, tokenizer, [prompt["prompt_ids"] for prompt in prompts], share)
         found = Measured(loss, tokens, answers)
     if work.tasks:
-        found = Measured(found.loss, found.tokens, found.answers, _run_tasks(work, model, tokenizer, share))
+        found = replace(found, tasks=_run_tasks(work, model, tokenizer, share))
     return found
 
 
@@ -141,7 +142,6 @@ def read_prompts(training: Path) -> list[dict[str, Any]]:
 
 
 def _run_tasks(work: Work, model: PreTrainedModel, tokenizer: Any, share: Share) -> Mapping[str, Any]:
-    from kfp_finetune.components.evaluate_model.settings import EvaluationSettings
     from kfp_finetune.components.evaluate_model.task_data import located, tasks_read_from
     from kfp_finetune.components.evaluate_model.tasks import run_tasks
 

@@ -14,6 +14,9 @@ from kfp_finetune.settings import STRICT, read_settings, whole_numbers
 WHAT = "evaluation"
 """The parameter, for messages."""
 
+FEWEST_QUESTIONS = "fewest_questions"
+"""What is noted in `Plan.evaluation` beside the settings: the number of questions of the smallest task."""
+
 TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}")
 
 

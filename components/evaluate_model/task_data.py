@@ -5,9 +5,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import datasets
-
-from kfp_finetune.components.initialize_dataset.dataset import initialize_dataset
 from kfp_finetune.datafiles import find_data_files, open_split
 from kfp_finetune.errors import refuse
 from kfp_finetune.sources.hub_address import is_hub_name
@@ -38,6 +35,7 @@ def fetching(root: Path, addresses: Mapping[str, str], noted: dict[str, str], us
         noted: Receives where on the volume each lies, relative to the root, by `request_key`.
         used: Receives the names in `addresses` that were of use.
     """
+    from kfp_finetune.components.initialize_dataset.dataset import initialize_dataset
 
     def locate(dataset: str, config: str, folder: str) -> Path:
         wanted = request_key(dataset, config, folder)
@@ -87,6 +85,7 @@ def tasks_read_from(locate: Locate) -> Iterator[None]:
     Args:
         locate: Where the data lies.
     """
+    import datasets
     import evaluate
 
     with ExitStack() as opened:

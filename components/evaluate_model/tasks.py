@@ -5,22 +5,25 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kfp_finetune.components.evaluate_model.loss import Share
-from kfp_finetune.components.evaluate_model.settings import EvaluationSettings, read_evaluation_settings
+from kfp_finetune.components.evaluate_model.settings import (
+    FEWEST_QUESTIONS,
+    EvaluationSettings,
+    read_evaluation_settings,
+)
 from kfp_finetune.components.evaluate_model.task_data import WHAT, fetching, tasks_read_from
 from kfp_finetune.errors import Problem, UserError
 from kfp_finetune.workspace import open_workspace
+
+if TYPE_CHECKING:
+    from kfp_finetune.components.evaluate_model.loss import Share
 
 BOOTSTRAPS = 1000
 """Resamplings for the errors of figures that have no formula for it; the harness's own 100,000 take minutes."""
 
 SEED = 1234
 """Of the draw of solved examples, as `simple_evaluate` has it."""
-
-FEWEST_QUESTIONS = "fewest_questions"
-"""What is noted in `Plan.evaluation` beside the settings: the number of questions of the smallest task."""
 
 Figures = Mapping[str, Mapping[str, Mapping[str, float | None]]]
 """By task and figure: its `value`, and its standard error, `stderr`, if there is one."""
@@ -160,7 +163,7 @@ def _manager() -> Any:
     return TaskManager()
 
 
-def run_tasks(what: str, model: Any, tokenizer: Any, settings: EvaluationSettings, share: Share) -> Figures:
+def run_tasks(what: str, model: Any, tokenizer: Any, settings: EvaluationSettings, share: "Share") -> Figures:
     """A model's figures on the tasks; their data is read as `tasks_read_from` says.
 
     Args:

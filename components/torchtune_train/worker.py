@@ -25,8 +25,8 @@ from kfp_finetune.components.torchtune_train.quantization import restore_in
 from kfp_finetune.components.torchtune_train.settings import TrainSettings, runs_without_fsdp
 from kfp_finetune.components.torchtune_train.tensor_parallel import clip_over_meshes
 from kfp_finetune.launch.process import die_with_parent
-from kfp_finetune.training.environment import note_environment
 from kfp_finetune.training.measure import measure, record_result
+from kfp_finetune.training.noting import note_environment
 
 FULL = ("full_finetune_distributed", "FullFinetuneRecipeDistributed")
 ADAPTER = ("lora_finetune_distributed", "LoRAFinetuneRecipeDistributed")

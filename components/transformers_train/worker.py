@@ -18,9 +18,9 @@ from kfp_finetune.components.transformers_train.recipe import read_recipe
 from kfp_finetune.components.transformers_train.tasks.processors import load_processor
 from kfp_finetune.components.transformers_train.trainer import StepFigures, make_trainer, training_arguments
 from kfp_finetune.launch.process import die_with_parent
-from kfp_finetune.training.environment import note_environment
 from kfp_finetune.training.epochs import finished_epochs
 from kfp_finetune.training.measure import measure, record_result
+from kfp_finetune.training.noting import note_environment
 
 
 def train(training: Path, workspace: Path) -> None:

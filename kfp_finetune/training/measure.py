@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from kfp_finetune.publishing import write_atomically
-from kfp_finetune.training.environment import note_end
+from kfp_finetune.training.noting import note_end
 from kfp_finetune.training.result import RESULT_NAME, Result
 
 

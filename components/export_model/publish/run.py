@@ -1,8 +1,9 @@
 """Publishes an export at each of its places."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from kfp_finetune.components.export_model.publish.entry import DIGEST, Entry, describe, place_in_s3, place_on_hub
 from kfp_finetune.components.export_model.publish.hub import check_hub, publish_to_hub
@@ -25,6 +26,8 @@ from kfp_finetune.sources.s3_client import S3Options
 from kfp_finetune.training.plan import Plan
 from kfp_finetune.training.published import note_published
 from kfp_finetune.workspace import open_workspace
+
+T = TypeVar("T", bound=Target)
 
 
 def publish(
@@ -58,44 +61,41 @@ def publish(
     layout = lay_out(export, manifest)
     registries = [target for target in targets if isinstance(target, RegistryTarget)]
     holders = [target for target in targets if not isinstance(target, RegistryTarget)]
-    published, problems = _publish_all(holders, layout, s3 or S3Options())
+    published, problems = _do_each(holders, lambda target: _publish(target, layout, s3 or S3Options()))
     if registries and not problems:
         told = _at_its_place(entry or Entry(manifest.key), holders, published, layout)
-        registered, problems = _register_all(registries, told)
+        registered, problems = _do_each(registries, lambda target: _register(target, told))
         published += registered
     if problems:
         raise UserError(problems)
     return published
 
 
-def _publish_all(
-    targets: Sequence[HubTarget | S3Target], layout: Layout, options: S3Options
-) -> tuple[list[Published], list[Problem]]:
-    published: list[Published] = []
+def _do_each(targets: Sequence[T], act: Callable[[T], Published]) -> tuple[list[Published], list[Problem]]:
+    """What was done at each place, and what went wrong at the others."""
+    done: list[Published] = []
     problems: list[Problem] = []
     for target in targets:
         try:
-            published.append(_publish(target, layout, options))
-            print(f"published at {published[-1].url}", flush=True)
+            done.append(act(target))
         except UserError as error:
             problems += error.problems
-    return published, problems
+    return done, problems
 
 
 def _publish(target: HubTarget | S3Target, layout: Layout, options: S3Options) -> Published:
-    return publish_to_hub(target, layout) if isinstance(target, HubTarget) else publish_to_s3(target, layout, options)
+    if isinstance(target, HubTarget):
+        published = publish_to_hub(target, layout)
+    else:
+        published = publish_to_s3(target, layout, options)
+    print(f"published at {published.url}", flush=True)
+    return published
 
 
-def _register_all(targets: Sequence[RegistryTarget], entry: Entry) -> tuple[list[Published], list[Problem]]:
-    registered: list[Published] = []
-    problems: list[Problem] = []
-    for target in targets:
-        try:
-            registered.append(publish_to_registry(target, entry))
-            print(f"registered {entry.uri} at {registered[-1].url}", flush=True)
-        except UserError as error:
-            problems += error.problems
-    return registered, problems
+def _register(target: RegistryTarget, entry: Entry) -> Published:
+    registered = publish_to_registry(target, entry)
+    print(f"registered {entry.uri} at {registered.url}", flush=True)
+    return registered
 
 
 def _at_its_place(
@@ -126,7 +126,8 @@ def publish_export(
     """
     workspace = open_workspace(workspace_root)
     targets = parse_targets(publish_to)
-    told = describe(plan, workspace, run or ThisRun()) if targets else None
+    has_registry = any(isinstance(target, RegistryTarget) for target in targets)
+    told = describe(plan, workspace, run or ThisRun()) if has_registry else None
     published = publish(workspace.root / manifest.path, manifest, targets, entry=told)
     note_published(workspace, manifest, {one.address: one.url for one in published})
     return published

@@ -6,15 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from kfp_finetune.training import environment
-from kfp_finetune.training.environment import (
-    ENVIRONMENT_NAME,
-    IMAGE_VARIABLE,
-    note_end,
-    note_environment,
-    read_environment,
-)
+from kfp_finetune.training import noting
+from kfp_finetune.training.environment import ENVIRONMENT_NAME, IMAGE_VARIABLE, read_environment
 from kfp_finetune.training.measure import measure
+from kfp_finetune.training.noting import note_end, note_environment
 
 
 def test_versions_machine_and_processes_are_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -35,11 +30,11 @@ def test_versions_machine_and_processes_are_noted(tmp_path: Path, monkeypatch: p
 
 
 def test_another_attempt_keeps_when_the_first_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(environment, "_now", lambda: "2026-01-02T03:04:05+00:00")
+    monkeypatch.setattr(noting, "_now", lambda: "2026-01-02T03:04:05+00:00")
     note_environment(tmp_path)
-    monkeypatch.setattr(environment, "_now", lambda: "2026-01-02T04:04:05+00:00")
+    monkeypatch.setattr(noting, "_now", lambda: "2026-01-02T04:04:05+00:00")
     note_environment(tmp_path)
-    monkeypatch.setattr(environment, "_now", lambda: "2026-01-02T04:05:10+00:00")
+    monkeypatch.setattr(noting, "_now", lambda: "2026-01-02T04:05:10+00:00")
     note_end(tmp_path)
     found = read_environment(tmp_path)
     assert found is not None and found.attempts == 2
@@ -70,12 +65,12 @@ def test_a_containers_limits_are_what_there_is(tmp_path: Path, monkeypatch: pyte
     cpus, memory = tmp_path / "cpu.max", tmp_path / "memory.max"
     cpus.write_text("100000 100000\n")
     memory.write_text(f"{2**29}\n")
-    monkeypatch.setattr(environment, "CPU_LIMIT", cpus)
-    monkeypatch.setattr(environment, "MEMORY_LIMIT", memory)
-    assert (environment._cpus(), environment._memory_gib()) == (1, 0.5)
+    monkeypatch.setattr(noting, "CPU_LIMIT", cpus)
+    monkeypatch.setattr(noting, "MEMORY_LIMIT", memory)
+    assert (noting._cpus(), noting._memory_gib()) == (1, 0.5)
     cpus.write_text("max 100000\n")
     memory.write_text("max\n")
-    assert environment._memory_gib() > 0.5 and environment._cpus() >= 1
+    assert noting._memory_gib() > 0.5 and noting._cpus() >= 1
 
 
 def test_a_peak_that_was_seen_before_the_count_began_anew_is_not_lost():
