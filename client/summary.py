@@ -1,12 +1,11 @@
 """A finished fine-tuning in a few figures, read from the volume."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kfp_finetune.manifests import read_manifest
-from kfp_finetune.training.evaluation import EVALUATION_NAME
+from kfp_finetune.training.evaluation import read_evaluation
 from kfp_finetune.training.result import read_result
 from kfp_finetune.workspace import REPORT_NAME, Workspace
 
@@ -60,9 +59,9 @@ def read_summary(workspace: Workspace, name: str) -> RunSummary:
         raise FileNotFoundError(f"{latest} has no export")
     training = workspace.training(manifest.key)
     adapter = latest / "adapter"
-    if not (training / EVALUATION_NAME).exists():
+    evaluation = read_evaluation(training)
+    if not evaluation:
         raise FileNotFoundError(f"{training} is gone")
-    evaluation = json.loads((training / EVALUATION_NAME).read_text())
     sample = next(iter(evaluation.get("samples", [])), {"prompt": "", "expected": "", "base": "", "tuned": ""})
     return RunSummary(
         loss_before=evaluation["loss_before"],

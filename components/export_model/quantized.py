@@ -11,13 +11,15 @@ from typing import Any
 import torch
 from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
 from torchao.quantization import Int4WeightOnlyConfig, IntxUnpackedToInt8Tensor, IntxWeightOnlyConfig
-from transformers import AutoConfig, AutoModelForCausalLM, TorchAoConfig
+from transformers import TorchAoConfig
 
 from kfp_finetune.components.export_model.four_bits import COLUMNS, DTYPE, in_four_bits
 from kfp_finetune.components.export_model.shards import DEFAULT_SHARD_SIZE, write_shards
 from kfp_finetune.components.export_model.verify import Weights
+from kfp_finetune.empty_models import empty_model
 from kfp_finetune.errors import Problem, UserError, refuse
 from kfp_finetune.training.exporting import INT4, INT8, WHAT
+from kfp_finetune.training.plan import CAUSAL_LM
 from kfp_finetune.workspace import INDEX_NAME
 
 GROUP_SIZE = 32
@@ -152,10 +154,7 @@ def linear_weights(folder: Path) -> list[str]:
     Args:
         folder: The model; its weights are not read.
     """
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        )
+    model = empty_model(CAUSAL_LM, folder)
     kept = set(model._keep_in_fp32_modules or ())
     return [
         f"{name}.weight"

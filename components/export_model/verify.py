@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from kfp_finetune.components.torchtune_train.families import Config, complete
 from kfp_finetune.components.torchtune_train.quantization import in_four_bits
+from kfp_finetune.empty_models import empty_model
 from kfp_finetune.progress import progress_printer
+from kfp_finetune.training.plan import CAUSAL_LM
 
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 """Largest difference allowed between merged weights and base plus adapter, relative to the tensor's largest value."""
@@ -111,10 +112,7 @@ def verify(merged: Path, adapter: Path | None, base: Path, lora_scale: float, qu
 
 
 def _check_names(weights: Weights, merged: Path) -> None:
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            AutoConfig.from_pretrained(merged, local_files_only=True, trust_remote_code=False)
-        )
+    model = empty_model(CAUSAL_LM, merged)
     expected: Mapping[str, torch.Tensor] = model.state_dict()
     tied = set(model.all_tied_weights_keys)
     missing = sorted(expected.keys() - set(weights) - tied)

@@ -13,7 +13,6 @@ from kfp_finetune.components.transformers_train.arguments import check_value, un
 from kfp_finetune.components.transformers_train.lora_modules import (
     ALL_LINEAR,
     WHAT,
-    empty_model,
     heads,
     inside,
     is_convolutional,
@@ -22,6 +21,7 @@ from kfp_finetune.components.transformers_train.lora_modules import (
     running_norms,
     targets,
 )
+from kfp_finetune.empty_models import empty_model
 from kfp_finetune.errors import Problem, StepError
 
 if TYPE_CHECKING:

@@ -2,33 +2,16 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfp_finetune.errors import Problem
 
 if TYPE_CHECKING:
     from torch.nn import Module
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
 WHAT = "lora_config"
 ALL_LINEAR = "all-linear"
-
-
-def empty_model(transformer_type: str, config: "PretrainedConfig | Path") -> "PreTrainedModel":
-    """A model without weights, which takes no memory.
-
-    Args:
-        transformer_type: What it is for.
-        config: Of the model, or the model's directory.
-    """
-    import torch
-    import transformers
-
-    if isinstance(config, Path):
-        config = transformers.AutoConfig.from_pretrained(config, local_files_only=True, trust_remote_code=False)
-    with torch.device("meta"):
-        return getattr(transformers, transformer_type).from_config(config)
 
 
 def targets(model: "PreTrainedModel") -> list[str]:
