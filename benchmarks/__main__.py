@@ -16,6 +16,7 @@ ALL = {
     "fetch": "fetch_time",
     "tokenize": "tokenize_speed",
     "packing": "packing_speed",
+    "sdk": "sdk_speed",
     "export": "export_time",
     "pipeline": "pipeline_time",
 }

@@ -26,7 +26,7 @@ from kfp_finetune.settings import read_partly, read_settings
 from kfp_finetune.training import request as training
 from kfp_finetune.workspace import Workspace, check_series_name
 
-FORMAT = 2
+FORMAT = 3
 """Raised by hand when the same settings would train differently than before; part of every training's key."""
 
 LONGEST_BY_DEFAULT = 2048
@@ -109,7 +109,7 @@ def check_alone(train: TrainSettings) -> list[Problem]:
     """
     problems = check_loggers(train.metric_loggers)
     if train.enable_activation_offloading and not train.enable_activation_checkpointing:
-        allowed = "true only with enable_activation_checkpointing"
+        allowed = "true only with enable_activation_checkpointing true"
         problems.append(Problem("enable_activation_offloading", "true", allowed, "Set both, or neither."))
     if train.fsdp_cpu_offload and runs_without_fsdp(train.method, train.world_size):
         allowed = f"false for {train.method} on one process, which runs without FSDP"
@@ -161,6 +161,6 @@ def check_together(train: TrainSettings, architecture: Architecture) -> list[Pro
         problems.append(Problem("overrides.custom_sharded_layers", given, allowed, "Take the key out."))
     if train.quantizes_base:
         problems += unquantizable(architecture, train.world_size)
-    config = build_config(train, architecture, Path("model"), [], Path("training"), Steps(1, 1))
+    config = build_config(train.settled(1), architecture, Path("model"), [], Path("training"), Steps(1, 1))
     wrong = check_overrides(config, train.overrides)
     return problems + (wrong or rehearse(apply_overrides(config, train.overrides), overrides))

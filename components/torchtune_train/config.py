@@ -26,14 +26,13 @@ class Steps:
 
 
 def count_steps(rows: int, settings: TrainSettings) -> Steps:
-    """Counts steps as the recipes do: rows are dealt evenly to the processes, and an unfilled last batch is left out.
+    """Counts steps as `sampler.LengthSampler` makes them: rows that do not fill one are left out.
 
     Args:
         rows: Rows to train on.
         settings: Batch size, accumulation, number of processes, and the bound on an epoch.
     """
-    rows_each = -(-rows // settings.data_parallel_dim)
-    an_epoch = rows_each // settings.batch_size // settings.gradient_accumulation_steps
+    an_epoch = rows // (settings.rows_a_step * settings.data_parallel_dim)
     if settings.max_steps_per_epoch:
         an_epoch = min(an_epoch, settings.max_steps_per_epoch)
     return Steps(an_epoch, an_epoch * settings.epochs)
@@ -50,7 +49,7 @@ def build_config(
     """The configuration of a training, before the user's overrides.
 
     Args:
-        settings: What the user set.
+        settings: What the user set, with its batch size settled.
         architecture: The model's.
         model: The model's directory.
         weights: Names of its safetensors files.
@@ -69,6 +68,8 @@ def build_config(
             "path": str(training / "tokens" / "train"),
             "packed": settings.packed,
             "max_seq_len": settings.max_seq_len,
+            "rows_a_step": settings.rows_a_step,
+            "seed": settings.seed,
         },
         "model": _model(settings, architecture),
         "checkpointer": {
@@ -97,7 +98,7 @@ def build_config(
         "dtype": settings.dtype,
         "device": "auto",
         "compile": settings.compile,
-        "enable_activation_checkpointing": settings.enable_activation_checkpointing,
+        "enable_activation_checkpointing": bool(settings.enable_activation_checkpointing),
         "enable_activation_offloading": settings.enable_activation_offloading,
         "fsdp_cpu_offload": settings.fsdp_cpu_offload,
         **_tensor_parallel(settings),

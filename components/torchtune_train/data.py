@@ -1,13 +1,15 @@
 """The tokens that planning wrote, as torchtune's recipes read them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import datasets
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from kfp_finetune.chat import IGNORED
-from kfp_finetune.components.torchtune_train.packing import pack_rows
+from kfp_finetune.components.torchtune_train.packing import pack_rows, row_lengths
 
 
 class TokenDataset(Dataset):
@@ -18,17 +20,31 @@ class TokenDataset(Dataset):
         path: Directory of one part.
         packed: Whether an item is a sequence of several rows; torchtune reads this key too.
         max_seq_len: Tokens in such a sequence.
+        rows_a_step: Items that each process reads for one update of the weights; see `sampler.Measured`.
+        seed: Of their order.
     """
 
-    def __init__(self, tokenizer: Any, path: str, packed: bool = False, max_seq_len: int = 0):
-        self._rows = datasets.load_from_disk(path)
+    def __init__(
+        self,
+        tokenizer: Any,
+        path: str,
+        packed: bool = False,
+        max_seq_len: int = 0,
+        rows_a_step: int = 1,
+        seed: int = 0,
+    ):
+        self._rows = datasets.load_from_disk(path).with_format("numpy")
         self._pad_id = tokenizer.pad_id
         self._max_seq_len = max_seq_len
-        self._packs = pack_rows([len(tokens) for tokens in self._rows["tokens"]], max_seq_len) if packed else None
+        lengths = row_lengths(self._rows)
+        self._packs = pack_rows(lengths, max_seq_len) if packed else None
+        self.lengths: Sequence[int] = lengths if self._packs is None else [max_seq_len] * len(self._packs)
+        self.rows_a_step = rows_a_step
+        self.seed = seed
         self.tokens_read = 0
 
     def __len__(self) -> int:
-        return len(self._rows) if self._packs is None else len(self._packs)
+        return len(self.lengths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if self._packs is None:
@@ -40,18 +56,22 @@ class TokenDataset(Dataset):
         return _packed(rows["tokens"], rows["labels"], self._max_seq_len, self._pad_id)
 
 
-def _packed(tokens: list[list[int]], labels: list[list[int]], length: int, pad_id: int) -> dict[str, torch.Tensor]:
+def _packed(
+    tokens: Sequence[np.ndarray], labels: Sequence[np.ndarray], length: int, pad_id: int
+) -> dict[str, torch.Tensor]:
     """One sequence, in the form of `torchtune.data.padded_collate_packed`.
 
     The first label of each row is ignored: it would be predicted from the last token of the row before.
     """
     seq_lens = [len(row) for row in tokens]
     padding = length - sum(seq_lens)
-    positions = [position for count in [*seq_lens, padding] for position in range(count)]
-    joined = [label for row in labels for label in [IGNORED, *row[1:]]]
+    joined, wanted = np.full(length, pad_id), np.full(length, IGNORED)
+    joined[: length - padding], wanted[: length - padding] = np.concatenate(tokens), np.concatenate(labels)
+    wanted[np.cumsum([0, *seq_lens[:-1]])] = IGNORED
+    parts = [*seq_lens, padding] if padding else seq_lens
     return {
-        "tokens": torch.tensor([token for row in tokens for token in row] + [pad_id] * padding),
-        "labels": torch.tensor(joined + [IGNORED] * padding),
-        "input_pos": torch.tensor(positions),
-        "seq_lens": torch.tensor(seq_lens + ([padding] if padding else [])),
+        "tokens": torch.from_numpy(joined),
+        "labels": torch.from_numpy(wanted),
+        "input_pos": torch.from_numpy(np.concatenate([np.arange(count) for count in parts])),
+        "seq_lens": torch.tensor(parts),
     }

@@ -2,6 +2,18 @@
 
 from collections.abc import Sequence
 
+import datasets
+import pyarrow.compute as pc
+
+
+def row_lengths(rows: datasets.Dataset) -> list[int]:
+    """Tokens of each row, counted without reading them.
+
+    Args:
+        rows: With the column "tokens".
+    """
+    return pc.list_value_length(rows.data.column("tokens")).to_pylist()
+
 
 def pack_rows(lengths: Sequence[int], max_seq_len: int) -> list[list[int]]:
     """Puts rows, in order, into sequences of at most a length.

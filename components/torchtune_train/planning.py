@@ -52,7 +52,7 @@ def _write(workspace: Workspace, request: Request, outline: Plan, staging: Path)
     data = _describe(plan, request, prepared)
     (staging / DATA_NAME).write_text(data.to_json())
     (staging / DATA_REPORT_NAME).write_text(data_report(data))
-    settings = {**asdict(request.data), **request.train.shaping()}
+    settings = {**asdict(request.data), **prepared.settings.shaping()}
     del settings["num_procs_per_node"]  # The plan has it, as it is now.
     (staging / SETTINGS_NAME).write_text(json.dumps(settings, indent=2))
     return plan

@@ -11,8 +11,9 @@ import datasets
 from kfp_finetune.chat import DEFAULT_CHAT_TEMPLATE, load_tokenizer
 from kfp_finetune.components.torchtune_train.check import Request
 from kfp_finetune.components.torchtune_train.config import Steps, build_config, count_steps, write_config
+from kfp_finetune.components.torchtune_train.fits import possible_fits, write_fits
 from kfp_finetune.components.torchtune_train.overrides import apply_overrides
-from kfp_finetune.components.torchtune_train.packing import pack_rows
+from kfp_finetune.components.torchtune_train.packing import pack_rows, row_lengths
 from kfp_finetune.components.torchtune_train.parts import open_parts
 from kfp_finetune.components.torchtune_train.samples import samples
 from kfp_finetune.components.torchtune_train.settings import TrainSettings
@@ -29,6 +30,7 @@ class Prepared:
     """What became of a training's rows.
 
     Args:
+        settings: The training's, with the batch size that follows from the rows.
         kind: Of the rows: "instruct", "chat" or "completion".
         train: Of the rows to train on.
         held_out: Of the rows held out.
@@ -38,6 +40,7 @@ class Prepared:
         has_chat_template: Whether the base model has one; else `chat.DEFAULT_CHAT_TEMPLATE` was used.
     """
 
+    settings: TrainSettings
     kind: str
     train: TokenCounts
     held_out: TokenCounts
@@ -67,17 +70,20 @@ def prepare(request: Request, workspace: Workspace, staging: Path) -> Prepared:
         held_out, _ = tokenize(parts.held_out, tokenizer, shape, data, longest, tokens / "held_out")
         prompts = samples(parts.held_out, tokenizer, shape, data, longest, SAMPLES)
     (staging / SAMPLES_NAME).write_text(json.dumps(prompts, indent=2))
-    steps = _count_steps(_count_items(tokens / "train", train), train)
+    items = _count_items(tokens / "train", train)
+    train = train.settled(items)
+    steps = _count_steps(items, train)
+    write_fits(staging, possible_fits(request.train, train))
     weights = [file.path for file in request.model.files if file.path.endswith(".safetensors")]
     config = build_config(train, request.architecture, model, weights, workspace.training(request.key), steps)
     write_config(staging / "config.yaml", apply_overrides(config, train.overrides), train)
     has_template = tokenizer.chat_template != DEFAULT_CHAT_TEMPLATE
-    return Prepared(shape.kind, counts, held_out, lengths, prompts, steps, has_template)
+    return Prepared(train, shape.kind, counts, held_out, lengths, prompts, steps, has_template)
 
 
 def _count_items(tokens: Path, train: TrainSettings) -> int:
     rows = datasets.load_from_disk(str(tokens))
-    return len(pack_rows([len(row) for row in rows["tokens"]], train.max_seq_len)) if train.packed else len(rows)
+    return len(pack_rows(row_lengths(rows), train.max_seq_len)) if train.packed else len(rows)
 
 
 def _count_steps(rows: int, train: TrainSettings) -> Steps:

@@ -1,7 +1,8 @@
 """What a user can set, with its types and ranges; checked as a whole, without torch."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, field
+from dataclasses import asdict, field, replace
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator
@@ -14,7 +15,11 @@ from kfp_finetune.training.parts import HeldOut, Split
 from kfp_finetune.training.plan import IN_FOUR_BITS
 
 FULL_LEARNING_RATE, ADAPTER_LEARNING_RATE = 2e-5, 3e-4
-"""Defaults, as torchtune's own configs have them for full and LoRA fine-tuning."""
+"""Defaults, as torchtune's own configs have them for full and LoRA fine-tuning, with 2 rows in a batch."""
+LARGEST_FULL_LEARNING_RATE = 4e-5
+"""With more rows in an update the default for full fine-tuning rises as their square root, up to this."""
+MOST_ROWS, FEWEST_UPDATES = 8, 100
+"""Rows that each process reads for an update by default; fewer where there would be fewer updates than these."""
 COLUMN_KEYS = frozenset({"input", "output", "instruction", "messages", "text", "tools"})
 """What a column can hold."""
 
@@ -68,8 +73,10 @@ class TrainSettings:
         method: "full" trains every weight, "lora" a low-rank adapter beside them, "dora" an adapter and each row's
             magnitude, "qlora" and "qdora" the same beside weights in four bits.
         epochs: Passes over the training rows.
-        learning_rate: Peak of the schedule; 0 means 2e-5 for full and 3e-4 for adapters.
-        batch_size: Rows in a batch on each process (GPU).
+        learning_rate: Peak of the schedule; 0 means 3e-4 for adapters and, for full, 2e-5 with up to two rows in an
+            update, rising as the square root of their number to 4e-5.
+        batch_size: Rows in a batch on each process (GPU); 0 means 8, or fewer where that leaves less than 100 updates.
+            They are read at once if memory allows it, else in smaller batches that are accumulated.
         gradient_accumulation_steps: Batches before each update of the weights.
         max_seq_len: Tokens after which a row is cut; 0 means 2048, or as many as the model can read if fewer.
         packed: Whether short rows are put into one sequence of `max_seq_len` tokens, each attending to itself alone.
@@ -91,7 +98,7 @@ class TrainSettings:
         seed: Of the order of rows, the adapter's first values and dropout.
         compile: Whether the model is compiled by torch, which takes a minute and speeds up long trainings.
         enable_activation_checkpointing: Whether activations are computed again in the backward pass: slower, but for
-            less memory.
+            less memory; none means only if memory asks for it.
         enable_activation_offloading: Whether they wait in the CPU's memory; needs the former, and a GPU.
         fsdp_cpu_offload: Whether weights and optimizer rest in the CPU's memory; without effect on a CPU.
         num_output_chunks: Parts in which logits and loss are computed, so that they take less memory.
@@ -105,7 +112,7 @@ class TrainSettings:
     method: Literal["full", "lora", "dora", "qlora", "qdora"] = "lora"
     epochs: Annotated[int, Field(ge=1, le=1000)] = 1
     learning_rate: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 2
+    batch_size: Annotated[int, Field(ge=0, le=4096)] = 0
     gradient_accumulation_steps: Annotated[int, Field(ge=1, le=4096)] = 1
     max_seq_len: Annotated[int, Field(ge=0, le=1_048_576)] = 0
     packed: bool = False
@@ -128,7 +135,7 @@ class TrainSettings:
     max_steps_per_epoch: Annotated[int, Field(ge=0, le=10**9)] = 0
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
     compile: bool = False
-    enable_activation_checkpointing: bool = False
+    enable_activation_checkpointing: bool | None = None
     enable_activation_offloading: bool = False
     fsdp_cpu_offload: bool = False
     num_output_chunks: Annotated[int, Field(ge=1, le=256)] = 8
@@ -146,9 +153,33 @@ class TrainSettings:
         return value
 
     @property
+    def rows_a_step(self) -> int:
+        """Rows that each process reads for an update of the weights; 0 while `batch_size` is."""
+        return self.batch_size * self.gradient_accumulation_steps
+
+    @property
     def peak_learning_rate(self) -> float:
-        """The learning rate that is meant: the given one, or the method's default."""
-        return self.learning_rate or (ADAPTER_LEARNING_RATE if self.has_adapter else FULL_LEARNING_RATE)
+        """The learning rate that is meant: the given one, or the method's default for this many rows in an update.
+
+        It rises as the square root of the batch, as is usual for Adam (Malladi et al., 2022, On the SDEs and Scaling
+        Rules for Adaptive Gradient Algorithms).
+        """
+        if self.learning_rate or self.has_adapter:
+            return self.learning_rate or ADAPTER_LEARNING_RATE
+        rows = max(2, self.rows_a_step * self.data_parallel_dim)
+        return min(FULL_LEARNING_RATE * math.sqrt(rows / 2), LARGEST_FULL_LEARNING_RATE)
+
+    def settled(self, rows: int) -> "TrainSettings":
+        """These settings with the number of rows in a batch that is meant.
+
+        Args:
+            rows: Rows to train on, or sequences of them if they are packed.
+        """
+        if self.batch_size:
+            return self
+        accumulated = self.data_parallel_dim * self.gradient_accumulation_steps
+        most = rows * self.epochs // (FEWEST_UPDATES * accumulated)
+        return replace(self, batch_size=max(1, min(MOST_ROWS, most)))
 
     @property
     def alpha(self) -> float:
@@ -158,7 +189,8 @@ class TrainSettings:
     def shaping(self) -> dict[str, Any]:
         """What shapes the result, in one form where there are several: the same values train the same model."""
         meant = {
-            "learning_rate": self.peak_learning_rate,
+            # With a batch size that follows from the rows, so does the default for full fine-tuning.
+            "learning_rate": self.peak_learning_rate if self.batch_size or self.has_adapter else self.learning_rate,
             "lora_alpha": self.alpha,
             "lora_attn_modules": sorted(set(self.lora_attn_modules)),
             "num_procs_per_node": self.world_size,

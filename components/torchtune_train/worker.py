@@ -7,6 +7,7 @@ import argparse
 import importlib.util
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
@@ -20,8 +21,11 @@ from kfp_finetune.components.torchtune_train.adapters import initialize_alike
 from kfp_finetune.components.torchtune_train.checkpoints import resume_settings
 from kfp_finetune.components.torchtune_train.cpu import support_cpu
 from kfp_finetune.components.torchtune_train.dora import mend_magnitudes
+from kfp_finetune.components.torchtune_train.fits import open_fits
+from kfp_finetune.components.torchtune_train.fitting import fit_batch, watched
 from kfp_finetune.components.torchtune_train.overrides import merge
 from kfp_finetune.components.torchtune_train.quantization import restore_in
+from kfp_finetune.components.torchtune_train.sampler import LengthSampler
 from kfp_finetune.components.torchtune_train.settings import TrainSettings, runs_without_fsdp
 from kfp_finetune.components.torchtune_train.tensor_parallel import clip_over_meshes
 from kfp_finetune.launch.process import die_with_parent
@@ -64,11 +68,12 @@ def load_recipe(file: str) -> ModuleType:
 
 
 def ready_config(path: Path) -> DictConfig:
-    """The configuration with what only the training machine knows: its device, and the epoch to go on from."""
+    """The configuration with what only the machine knows: its device, what may fit it, and the epoch to go on from."""
     config: dict[str, Any] = yaml.safe_load(path.read_text())
     config = _moved(config, config["output_dir"], str(path.parent))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    config = merge(config, {"device": device, **resume_settings(Path(config["output_dir"]))})
+    fits = open_fits(path.parent)
+    config = merge(config, {"device": device, **asdict(fits[0]), **resume_settings(path.parent)})
     if device == "cpu":
         config |= dict.fromkeys(FOR_GPUS, False)
     return DictConfig(config)
@@ -98,23 +103,29 @@ def train(method: str, config: DictConfig) -> None:
     _mend(config, on_gpu)
     if method != "full":
         torch.distributed.init_process_group("cuda:nccl,cpu:gloo" if on_gpu else "gloo")
-    recipe = getattr(load_recipe(file), name)(config)
+    module = load_recipe(file)
+    module.StatefulDistributedSampler = LengthSampler  # type: ignore[attr-defined]
+    recipe = getattr(module, name)(config)
     recipe.setup(cfg=config)
     restore_in(recipe._model, recipe._dtype)
     if method != "full" and not config.resume_from_checkpoint:
         initialize_alike(recipe._model, config.seed)
+    training = Path(config.output_dir)
+    fit = fit_batch(recipe, training, open_fits(training))
     rows = recipe._dataloader.dataset
+    rows.tokens_read = 0
     readers = torch.distributed.get_world_size() // config.get("tensor_parallel_dim", 1)
     if torch.distributed.get_rank() == 0:
         optimizer = recipe._optimizer or recipe._optim_ckpt_wrapper
         recipe._metric_logger.begin(float(get_lr(optimizer)), lambda: rows.tokens_read * readers)
     began = time.monotonic()
-    recipe.train()
+    with watched(training, fit):
+        recipe.train()
     seconds = time.monotonic() - began
     # Processes that share each matrix read the same rows.
     tokens = rows.tokens_read * readers / torch.distributed.get_world_size()
     peak = recipe._metric_logger.peak_memory_gib if torch.distributed.get_rank() == 0 else 0.0
-    record_result(Path(config.output_dir), measure(tokens, seconds, on_gpu, peak))
+    record_result(training, measure(tokens, seconds, on_gpu, peak))
     recipe.cleanup()
 
 

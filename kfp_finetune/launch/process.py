@@ -24,6 +24,9 @@ TERMINATED = 128 + signal.SIGTERM
 NO_SPACE = "No space left on device"
 """What a process says last when the volume is full."""
 
+SMALLER_BATCHES = "memory is too small for a batch; the next start reads smaller ones"
+"""What a process says last when it has noted that."""
+
 LAST_LINES = 20
 
 
@@ -53,6 +56,11 @@ class Topology:
     num_procs: int
     options: Sequence[str]
     folder: str = ""
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether all processes of the training run on this machine."""
+        return not self.folder
 
     @classmethod
     def one_machine(cls, num_procs: int) -> "Topology":

@@ -53,7 +53,7 @@ def note_environment(training: Path, *packages: str) -> None:
         versions=_versions(packages),
         cpu=_cpu(),
         cpus=_cpus(),
-        memory_gib=_memory_gib(),
+        memory_gib=round(memory_bytes() / 2**30, 1),
         gpu=gpu,
         gpu_memory_gib=gpu_memory,
         nodes=max(1, processes // on_each),
@@ -114,11 +114,17 @@ def _cpus() -> int:
     return allowed
 
 
-def _memory_gib() -> float:
+def memory_bytes() -> int:
+    """Of this machine, or of the container where it has a limit."""
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with suppress(OSError, ValueError):
         there = min(there, int(MEMORY_LIMIT.read_text()))
-    return round(there / 2**30, 1)
+    return there
+
+
+def resident_bytes() -> int:
+    """Memory that this process has now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _now() -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kfp_finetune.errors import UserError, refuse
-from kfp_finetune.launch.process import NO_SPACE, LaunchError, Topology, run_torchrun
+from kfp_finetune.launch.process import NO_SPACE, SMALLER_BATCHES, LaunchError, Topology, run_torchrun
 from kfp_finetune.metrics import read_metrics
 from kfp_finetune.publishing import locked, write_atomically
 from kfp_finetune.reports.training import training_report
@@ -85,7 +85,7 @@ def launch_workers(plan: Plan, worker: Worker, training: Path, topology: Topolog
         UserError: If one failed since the volume is full.
     """
     try:
-        run_torchrun(worker.module, worker.arguments(plan, training), topology, training / "logs", _echo)
+        _run(plan, worker, training, topology)
     except LaunchError as error:
         if NO_SPACE not in str(error):
             raise
@@ -95,6 +95,17 @@ def launch_workers(plan: Plan, worker: Worker, training: Path, topology: Topolog
             f"room for {plan.epochs} checkpoints of the model",
             "Free space on the volume or enlarge it, then run again: the training goes on.",
         ) from error
+
+
+def _run(plan: Plan, worker: Worker, training: Path, topology: Topology) -> None:
+    """Runs the processes, and again with smaller batches if memory asks for it; on several nodes the TrainJob does."""
+    while True:
+        try:
+            return run_torchrun(worker.module, worker.arguments(plan, training), topology, training / "logs", _echo)
+        except LaunchError as error:
+            if SMALLER_BATCHES not in str(error) or not topology.is_alone:
+                raise
+            _echo(SMALLER_BATCHES)
 
 
 def _echo(line: str) -> None:

@@ -28,7 +28,7 @@ def torchtune_finetune(
     method: str = "lora",
     epochs: int = 1,
     learning_rate: float = 0.0,
-    batch_size: int = 2,
+    batch_size: int = 0,
     gradient_accumulation_steps: int = 1,
     max_seq_len: int = 0,
     packed: bool = False,
@@ -78,8 +78,8 @@ def torchtune_finetune(
         skip_unchanged: For "latest": whether to end at once if data and settings are as they were; "model" always does.
         method: "full" trains every weight, "lora" and "dora" an adapter, "qlora" and "qdora" one beside 4-bit weights.
         epochs: Passes over the training rows.
-        learning_rate: Peak of the schedule; 0 means 2e-5 for full and 3e-4 for adapters.
-        batch_size: Rows in a batch on each GPU.
+        learning_rate: Peak of the schedule; 0 means 3e-4 for adapters and 2e-5 to 4e-5, by rows an update, for full.
+        batch_size: Rows in a batch on each GPU; 0 means 8, fewer of a small dataset, as many at once as memory holds.
         gradient_accumulation_steps: Batches before each update of the weights.
         max_seq_len: Tokens after which a row is cut; 0 means 2048, or as many as the model can read if fewer.
         packed: Whether short rows share one sequence of max_seq_len tokens, each attending to itself alone.

@@ -67,10 +67,10 @@ def test_a_containers_limits_are_what_there_is(tmp_path: Path, monkeypatch: pyte
     memory.write_text(f"{2**29}\n")
     monkeypatch.setattr(noting, "CPU_LIMIT", cpus)
     monkeypatch.setattr(noting, "MEMORY_LIMIT", memory)
-    assert (noting._cpus(), noting._memory_gib()) == (1, 0.5)
+    assert (noting._cpus(), noting.memory_bytes()) == (1, 2**29)
     cpus.write_text("max 100000\n")
     memory.write_text("max\n")
-    assert noting._memory_gib() > 0.5 and noting._cpus() >= 1
+    assert noting.memory_bytes() > 2**29 and noting._cpus() >= 1
 
 
 def test_a_peak_that_was_seen_before_the_count_began_anew_is_not_lost():

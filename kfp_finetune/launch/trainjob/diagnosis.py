@@ -9,10 +9,13 @@ from kfp_finetune.cluster.pods import Pod as Pod
 from kfp_finetune.cluster.pods import container_status
 from kfp_finetune.cluster.trainer import NODE
 from kfp_finetune.errors import USER_ERROR_STATUS
-from kfp_finetune.launch.process import NO_SPACE, TERMINATED
+from kfp_finetune.launch.process import NO_SPACE, SMALLER_BATCHES, TERMINATED
 from kfp_finetune.launch.trainjob.names import NODE_LABEL
 
-OUT_OF_MEMORY = "Lower batch_size or max_seq_len, set advanced.enable_activation_checkpointing, or take more nodes"
+OUT_OF_MEMORY = (
+    "Set batch_size to 0 (as many rows as fit), lower max_seq_len, set advanced.enable_activation_checkpointing, or "
+    "take more nodes"
+)
 
 DISRUPTIONS = frozenset(
     {
@@ -74,6 +77,7 @@ class Pattern:
 
 PATTERNS = (
     Pattern(NO_SPACE, "the volume is full. Free space on it or enlarge it; whole epochs are kept"),
+    Pattern(SMALLER_BATCHES, SMALLER_BATCHES, retryable=True),
     Pattern(r"torch\.(cuda\.)?OutOfMemoryError|CUDA out of memory", f"the GPU's memory is too small. {OUT_OF_MEMORY}"),
     Pattern(
         r"exitcode\s*:\s*-9\b|Signal 9 \(SIGKILL\)",

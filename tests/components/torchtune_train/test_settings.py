@@ -31,7 +31,7 @@ ANYTHING = st.one_of(
         ("learning_rate", -1e-3),
         ("learning_rate", math.nan),
         ("learning_rate", math.inf),
-        ("batch_size", 0),
+        ("batch_size", -1),
         ("gradient_accumulation_steps", 0),
         ("max_seq_len", -1),
         ("lora_rank", 0),
@@ -97,7 +97,8 @@ def test_every_problem_is_found_at_once():
 
 
 def test_the_learning_rate_defaults_by_method():
-    assert TrainSettings(method="full").peak_learning_rate == 2e-5
+    full = {rows: TrainSettings(method="full", batch_size=rows).peak_learning_rate for rows in (1, 2, 4, 8, 64)}
+    assert full == pytest.approx({1: 2e-5, 2: 2e-5, 4: 2e-5 * math.sqrt(2), 8: 4e-5, 64: 4e-5})
     assert TrainSettings(method="lora").peak_learning_rate == 3e-4
     assert TrainSettings(method="lora", learning_rate=1e-5).peak_learning_rate == 1e-5
 
