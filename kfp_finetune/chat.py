@@ -5,8 +5,8 @@ message that counts; a row's first token never does, since nothing before predic
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -16,7 +16,7 @@ from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from kfp_finetune.errors import UserError, refuse
-from kfp_finetune.turns import Marked, Outline, UnclearTurn, find_spans, outline, put_marks
+from kfp_finetune.turns import Marked, Outline, SilencedTurn, UnclearTurn, find_spans, outline, put_marks
 
 IGNORED = -100
 """Label of a token that the loss leaves out; torch's cross entropy ignores it by default."""
@@ -52,7 +52,8 @@ class Message:
         content: Its text; may be empty where functions are called.
         counts: Whether its tokens count in the loss; only a user's and an assistant's can.
         tool_calls: The functions that an assistant calls, in OpenAI's form, with arguments as objects.
-        more: Other keys that the template is given: a tool's `tool_call_id` and `name`.
+        more: Other keys that the template is given: a tool's `tool_call_id` and `name`, an assistant's
+            `reasoning_content`.
     """
 
     role: str
@@ -118,35 +119,70 @@ def load_tokenizer(model: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+@dataclass(frozen=True)
+class _Written:
+    """A conversation as its template writes it, and where the turns that count lie."""
+
+    text: str
+    spans: list[tuple[int, int]]
+    lacks_system: bool
+
+
 def encode(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]) -> list[Encoded]:
     """Tokens and labels of conversations, uncut.
 
-    Of a turn that counts, its text counts and what ends it, but not the header before.
+    Of a turn that counts, its text counts and what ends it, but not the header before. A turn that the template writes
+    otherwise once another follows counts in a row of its own, which ends with it. So each is what the model is to
+    write.
 
     Args:
         tokenizer: From `load_tokenizer`.
         conversations: At least one message each.
 
+    Returns:
+        One row of each conversation, or more.
+
     Raises:
         UserError: If the template cannot write a conversation, leaves a part of it out, or writes a turn in a way that
             does not say where it begins and ends.
     """
-    texts = [render(tokenizer, conversation) for conversation in conversations]
-    encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, return_offsets_mapping=True)
     outlines: dict[str, Outline] = {}
-    rows = []
-    for conversation, text, ids, offsets in zip(
-        conversations, texts, encoded["input_ids"], encoded["offset_mapping"], strict=True
-    ):
-        marked = put_marks(_turns(conversation), conversation.tools)
-        form = repr((marked.turns, marked.tools, [message.counts for message in conversation.messages]))
-        if form not in outlines:
-            outlines[form] = _outline(tokenizer, conversation, marked)
-        spans = find_spans(outlines[form], marked.texts, text)
-        if spans is None:
-            raise _refuse_template("that rewrites what the turns say", conversation)
-        rows.append(Encoded(ids, _labels(ids, offsets, spans), "system" in marked.lost(outlines[form].marks)))
-    return rows
+    rows = [row for conversation in conversations for row in _write_rows(tokenizer, conversation, outlines)]
+    encoded = tokenizer(
+        [row.text for row in rows], add_special_tokens=False, return_attention_mask=False, return_offsets_mapping=True
+    )
+    tokens = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    return [
+        Encoded(ids, _labels(ids, offsets, row.spans), row.lacks_system)
+        for row, (ids, offsets) in zip(rows, tokens, strict=True)
+    ]
+
+
+def _write_rows(
+    tokenizer: PreTrainedTokenizerBase, conversation: Conversation, outlines: dict[str, Outline]
+) -> Iterator[_Written]:
+    """Writes a conversation, then as far as the last turn that is written otherwise there, and so on.
+
+    Args:
+        tokenizer: From `load_tokenizer`.
+        conversation: At least one message.
+        outlines: Of the forms that are known; others are added.
+    """
+    text = render(tokenizer, conversation)
+    marked = put_marks(_turns(conversation), conversation.tools)
+    form = repr((marked.turns, marked.tools, [message.counts for message in conversation.messages]))
+    if form not in outlines:
+        outlines[form] = _outline(tokenizer, conversation, marked)
+    whole = outlines[form]
+    spans = find_spans(whole, marked.texts, text)
+    if spans is None:
+        raise _refuse_template("that rewrites what the turns say", conversation)
+    if spans or not whole.others:
+        yield _Written(text, spans, "system" in marked.lost(whole.marks))
+    if whole.others:
+        shown = conversation.messages[: whole.others[-1] + 1]
+        messages = [replace(message, counts=index in whole.others) for index, message in enumerate(shown)]
+        yield from _write_rows(tokenizer, replace(conversation, messages=messages), outlines)
 
 
 def _labels(ids: list[int], offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[int]:
@@ -164,8 +200,13 @@ def _outline(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, mar
     try:
         whole = outline(marked, counted, partial(_write, tokenizer), tokenizer.eos_token)
     except UnclearTurn as error:
-        raise _refuse_template(
-            f"that begins or ends turn {error.turn} (from 0) otherwise once another follows", conversation
+        raise _refuse_template(f"in whose text turn {error.turn} (from 0) cannot be found", conversation) from error
+    except SilencedTurn as error:
+        raise refuse(
+            "model",
+            f"a chat template that leaves out what turn {error.turn} (from 0) of {conversation.place} thinks",
+            "a template that writes what is between <think> and </think>, or `reasoning_content`",
+            "Take it out of the rows, or give a model whose template has it.",
         ) from error
     except TEMPLATE_ERRORS as error:
         raise _refuse_conversation(tokenizer, conversation, error) from error

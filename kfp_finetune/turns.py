@@ -4,6 +4,9 @@ A template is a program, and its text does not only grow: Mistral's puts the sys
 Llama 3.1's trims what turns say. So a conversation is written once more with marks in place of what is said. What lies
 between the marks is the template's own and alike in both texts; where a turn begins and ends between two marks is seen
 where the marked conversation is cut off there. Conversations of one form share one outline.
+
+Some templates write an answer otherwise once another turn follows: Qwen 3's leaves out what was thought, and with it
+the tags around. Such a turn is written as a model is to write it only where the conversation ends with it.
 """
 
 import json
@@ -13,6 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 MARK = re.compile(r"(kQ\d+Qk)")
+THOUGHT = re.compile(r"(<think>|</think>)")
+"""The tags around what a model thinks before it answers; templates that know them take the text apart there."""
 
 Write = Callable[[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]], bool], str]
 """Writes turns and tools as text; the last argument says whether the text ends where the assistant's answer begins."""
@@ -33,15 +38,28 @@ class UnclearTurn(ValueError):
         super().__init__(f"turn {turn}")
 
 
+class SilencedTurn(ValueError):
+    """A template leaves out what was thought in a turn, even where the conversation ends with it.
+
+    Args:
+        turn: Its number, from 0.
+    """
+
+    def __init__(self, turn: int):
+        self.turn = turn
+        super().__init__(f"turn {turn}")
+
+
 @dataclass(frozen=True)
 class Marked:
     """A conversation with marks in place of what is said; the same text in the same role has the same mark.
 
     Args:
-        turns: Each turn's content and the names of the functions it calls are marks.
+        turns: Each turn's content, what was thought before, and the names of the functions it calls are marks.
         tools: Each function's name is a mark.
         texts: What each mark stands for.
-        sources: Where each mark's text was: a turn's role, "call" for a name in a call, "schema" for one in the tools.
+        sources: Where each mark's text was: a turn's role, "thought" for what an assistant thought, "call" for a name
+            in a call, "schema" for one in the tools.
     """
 
     turns: list[dict[str, Any]]
@@ -53,6 +71,11 @@ class Marked:
         """The sources of which a text is not among the marks that a template wrote."""
         return {source for mark, source in self.sources.items() if mark not in marks}
 
+    def thoughts(self, turn: int) -> set[str]:
+        """The marks of what was thought in a turn."""
+        said = f"{self.turns[turn].get('content', '')}{self.turns[turn].get('reasoning_content', '')}"
+        return {mark for mark in MARK.findall(said) if self.sources[mark] == "thought"}
+
 
 @dataclass(frozen=True)
 class Outline:
@@ -61,12 +84,28 @@ class Outline:
     Args:
         literals: The template's own text before, between and behind the marks.
         marks: The marks as they follow one another, one fewer than literals.
-        spans: Where each turn that counts begins and ends.
+        spans: Where each turn that counts begins and ends, but for the others.
+        others: Turns that count and are not written as where the conversation ends with them.
     """
 
     literals: list[str]
     marks: list[str]
     spans: list[tuple[Place, Place]]
+    others: list[int]
+
+    @property
+    def end(self) -> Place:
+        """The place behind the whole."""
+        return len(self.marks), len(self.literals[-1])
+
+    def between(self, begin: Place, end: Place) -> str:
+        """The literals and marks between two places."""
+        (first, begins), (last, ends) = begin, end
+        if first == last:
+            return self.literals[first][begins:ends]
+        pairs = zip(self.marks[first : last - 1], self.literals[first + 1 : last], strict=True)
+        middle = "".join(mark + literal for mark, literal in pairs)
+        return self.literals[first][begins:] + middle + self.marks[last - 1] + self.literals[last][:ends]
 
 
 def put_marks(turns: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> Marked:
@@ -86,11 +125,21 @@ def put_marks(turns: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, A
         function = entry["function"]
         return {**entry, "function": {**function, "name": mark(source, function["name"])}}
 
+    def mark_answer(text: str) -> str:
+        parts = THOUGHT.split(text) if "</think>" in text else [text]
+        for index in range(0, len(parts), 2):  # Between them are the tags.
+            parts[index] = mark("thought" if "</think>" in parts[index + 1 : index + 2] else "assistant", parts[index])
+        return "".join(parts)
+
     marked = []
     for turn in turns:
         copy = dict(turn)
         if "content" in turn:
-            copy["content"] = mark(turn["role"], turn["content"])
+            copy["content"] = (
+                mark_answer(turn["content"]) if turn["role"] == "assistant" else mark(turn["role"], turn["content"])
+            )
+        if "reasoning_content" in turn:
+            copy["reasoning_content"] = mark("thought", turn["reasoning_content"])
         if "tool_calls" in turn:
             copy["tool_calls"] = [rename(call, "call") for call in turn["tool_calls"]]
         marked.append(copy)
@@ -112,40 +161,60 @@ def outline(marked: Marked, counted: Sequence[bool], write: Write, end_token: st
         end_token: The tokenizer's end token.
 
     Raises:
-        UnclearTurn: If the template writes a turn that counts differently once another follows.
+        UnclearTurn: If the last turn counts and cannot be found.
+        SilencedTurn: If what was thought in a turn that counts is not written even where the conversation ends with it.
     """
-    turns, tools = marked.turns, marked.tools
-    pieces = MARK.split(write(turns, tools, False))
-    whole = Outline(pieces[::2], pieces[1::2], [])
-    first = int(turns[0]["role"] == "system" and bool(marked.lost(whole.marks) & {"system"}))
+    whole = _read(write(marked.turns, marked.tools, False))
     behind = (0, 0)
-    for index, turn in enumerate(turns):
-        if not counted[index]:
+    for index in [index for index, counts in enumerate(counted) if counts]:
+        try:
+            begin, end = _locate(marked, index, write, end_token, whole)
+            if not behind <= begin <= end:
+                raise UnclearTurn(index)
+        except UnclearTurn:
+            if index + 1 == len(counted):
+                raise
+            whole.others.append(index)
             continue
-        end = (len(whole.marks), len(whole.literals[-1]))
-        if index + 1 < len(turns):
-            end = _end_of(write(turns[first : index + 1], tools, False), whole, end_token, index)
-        if turn["role"] != "assistant":
-            begin = _begin_of_content(turn["content"], end, whole, index)
-        else:
-            before = write(turns[first:index], tools, True) if index > first else ""
-            begin = _end_of(before, whole, end_token, index)
-        if not behind <= begin <= end:
-            raise UnclearTurn(index)
         whole.spans.append((begin, end))
         behind = end
     return whole
 
 
-def _end_of(written: str, whole: Outline, end_token: str, index: int) -> Place:
+def _read(written: str) -> Outline:
     pieces = MARK.split(written)
-    marks, tail = pieces[1::2], pieces[-1]
-    literal = 0
-    if marks:
-        places = [number for number, mark in enumerate(whole.marks, start=1) if mark == marks[-1]]
-        if len(places) < marks.count(marks[-1]):
+    return Outline(pieces[::2], pieces[1::2], [], [])
+
+
+def _locate(marked: Marked, index: int, write: Write, end_token: str, whole: Outline) -> tuple[Place, Place]:
+    turns, tools = marked.turns, marked.tools
+    first = int(turns[0]["role"] == "system" and bool(marked.lost(whole.marks) & {"system"}))
+    alone, end = whole, whole.end
+    if index + 1 < len(turns):
+        alone = _read(write(turns[first : index + 1], tools, False))
+        end = _end_of(alone, whole, end_token, index)
+    if turns[index]["role"] != "assistant":
+        return _begin_of_content(turns[index]["content"], end, whole, index), end
+    if not marked.thoughts(index) <= set(alone.marks):
+        raise SilencedTurn(index)
+    before = _read(write(turns[first:index], tools, True) if index > first else "")
+    begin = _end_of(before, whole, end_token, index)
+    if alone is not whole:
+        asked = alone.between(_end_of(before, alone, end_token, index), alone.end)
+        if whole.between(begin, end) not in (asked, asked.removesuffix(end_token)):
             raise UnclearTurn(index)
-        literal = places[marks.count(marks[-1]) - 1]
+    return begin, end
+
+
+def _end_of(part: Outline, whole: Outline, end_token: str, index: int) -> Place:
+    """Where in the whole a part of it ends."""
+    literal, tail = 0, part.literals[-1]
+    if part.marks:
+        last = part.marks[-1]
+        places = [number for number, mark in enumerate(whole.marks, start=1) if mark == last]
+        if len(places) < part.marks.count(last):
+            raise UnclearTurn(index)
+        literal = places[part.marks.count(last) - 1]
     for text in (tail, tail.removesuffix(end_token)):
         if whole.literals[literal].startswith(text):
             return literal, len(text)
@@ -196,4 +265,6 @@ def _forms(text: str) -> Iterator[str]:
     yield text
     yield text.strip()
     yield text.rstrip()
+    yield text.strip("\n")
+    yield text.lstrip("\n")
     yield json.dumps(text, ensure_ascii=False)[1:-1]

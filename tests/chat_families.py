@@ -84,6 +84,7 @@ class Family:
         header: The answer's header, where the template writes it with the question, of which it then is a part.
         system: "written", "refused", or "lost" where an answer is last.
         call: What the template makes of a call; `{}` stands for its arguments. Empty if it has no tools.
+        forgets: Whether the template writes an answer so only where the conversation ends with it.
     """
 
     template: str
@@ -99,6 +100,7 @@ class Family:
     header: str = ""
     system: str = "written"
     call: str = ""
+    forgets: bool = False
 
 
 LLAMA_3 = {
@@ -156,6 +158,16 @@ FAMILIES: dict[str, Family] = {
     "Qwen 2": Family("qwen_2", **QWEN),
     "Qwen 2.5": Family(
         "qwen_2_5", **QWEN, call='<tool_call>\n{{"name": "weather", "arguments": {}}}\n</tool_call><|im_end|>\n'
+    ),
+    "Qwen 3": Family(
+        "qwen_3",
+        **QWEN
+        | {
+            "special": "<|endoftext|> <|im_start|> <|im_end|> <think> </think>",
+            "answer": "<think>\n\n</think>\n\n{}<|im_end|>\n",
+        },
+        call='<think>\n\n</think>\n\n<tool_call>\n{{"name": "weather", "arguments": {}}}\n</tool_call><|im_end|>\n',
+        forgets=True,
     ),
     "Mistral v1": Family(
         "mistral_v1", prepended, answer="{}</s>", question=" {} [/INST]", system="refused", **SENTENCEPIECE

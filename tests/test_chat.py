@@ -105,7 +105,10 @@ def test_a_model_without_a_template_gets_the_stated_default_which_ends_answers(t
     ("template", "complaint"),
     [
         ("{{ raise_exception('no roles at all') }}", "refuses row 3: no roles at all"),
-        ("{% for m in messages %}{{ m['content'] + loop.revindex | string }}{% endfor %}", "otherwise once another"),
+        (
+            "{% for m in messages %}{{ m['content'] + loop.revindex | string }}{% endfor %}",
+            "turn 3 .from 0. cannot be found",
+        ),
         (
             "{% for m in messages %}{{ m['content'] | replace('b', 'B') }}\n{% endfor %}",
             "that rewrites what the turns say",

@@ -1,6 +1,9 @@
 """Each family's chat template: the tokens are its own, and what counts in the loss are the answers and nothing else."""
 
+import copy
 import json
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -99,24 +102,38 @@ def expected_text(family: Family, turns: list[dict[str, Any]], train_on_input: b
         if "tool_calls" in turn:
             found += family.call.format(json.dumps(ARGUMENTS, ensure_ascii=False))
         elif turn["role"] == "assistant":
-            found += family.answer.format(said)
+            found += family.answer.format(said.lstrip("\n") if family.forgets else said)
         elif turn["role"] == "user" and train_on_input and turn["content"].strip():
             found += family.question.format(said)
     found = found.removeprefix(" ") if below_system else found
     return found + (family.closing if turns[-1]["role"] == "assistant" or train_on_input else "")
 
 
+def expected_rows(
+    family: Family, turns: list[dict[str, Any]], train_on_input: bool
+) -> list[tuple[list[dict[str, Any]], str]]:
+    """Each row's turns, and its text that counts."""
+    if not family.forgets:
+        return [(turns, expected_text(family, turns, train_on_input))]
+    answers = [index for index, turn in enumerate(turns) if turn["role"] == "assistant"]
+    whole = [turn for turn in turns if turn["role"] != "assistant" or turn is turns[-1]]
+    rows = [(turns, expected_text(family, whole, train_on_input))]
+    earlier = [index for index in reversed(answers) if index + 1 < len(turns)]
+    rows += [(turns[: index + 1], expected_text(family, [turns[index]], False)) for index in earlier]
+    return [row for row in rows if row[1]]
+
+
 def check(name: str, turns: list[dict[str, Any]], tools: Any = (), train_on_input: bool = False) -> Encoded:
     family, tokenizer = FAMILIES[name], tokenizer_of(name)
-    asked = conversation(turns, train_on_input, tools)
-    (row,) = encode(tokenizer, [asked])
+    rows = encode(tokenizer, [conversation(turns, train_on_input, tools)])
     date = {"date_string": FIXED_DATE} if name == "Llama 3.2" else {}
-    assert row.tokens == tokenizer.apply_chat_template(turns, list(tools) or None, return_dict=False, **date)
-    counted = counted_text(tokenizer, render(tokenizer, asked), row)
-    if train_on_input and family.header:
-        counted = counted.replace(family.header, "")
-    assert counted == expected_text(family, turns, train_on_input)
-    return row
+    for row, (shown, expected) in zip(rows, expected_rows(family, turns, train_on_input), strict=True):
+        assert row.tokens == tokenizer.apply_chat_template(shown, list(tools) or None, return_dict=False, **date)
+        counted = counted_text(tokenizer, render(tokenizer, conversation(shown, train_on_input, tools)), row)
+        if train_on_input and family.header:
+            counted = counted.replace(family.header, "")
+        assert counted == expected
+    return rows[0]
 
 
 @pytest.mark.parametrize("train_on_input", [False, True], ids=["answers", "questions too"])
@@ -147,7 +164,7 @@ def test_a_system_prompt_never_counts(name: str, question: str, train_on_input: 
 @pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.call])
 def test_calls_count_and_what_tools_answer_does_not(name: str, turns: list[dict], system: list[dict]):
     check(name, [*system, *turns], TOOLS)
-    if name != "Qwen 2.5" and not name.startswith("Llama"):
+    if not name.startswith(("Qwen", "Llama")):
         check(name, [*system, *turns], TOOLS, train_on_input=True)
 
 
@@ -193,12 +210,101 @@ def test_a_turn_that_does_not_count_is_left_out_of_the_loss():
         assert counted == expected_text(FAMILIES[name], talk("", "green")[1:], False)
 
 
-def test_a_turn_that_cannot_be_told_from_another_is_refused():
+def test_a_turn_that_cannot_be_told_from_another_counts_where_the_conversation_ends_with_it():
     turns = [SYSTEM, *talk("", "blue", "")]
-    with pytest.raises(
-        UserError, match=r"begins or ends turn 2 \(from 0\) otherwise once another follows, seen in row 7"
-    ):
-        encode(tokenizer_of("Mistral v3"), [conversation(turns)])
+    tokenizer = tokenizer_of("Mistral v3")
+    (row,) = encode(tokenizer, [conversation(turns)])
+    assert row.tokens == tokenizer.apply_chat_template(turns[:3], return_dict=False)
+    assert counted_text(tokenizer, render(tokenizer, conversation(turns[:3])), row) == " blue</s>"
+
+
+def thinking(thought: str, said: str, **more: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": f"<think>\n{thought}\n</think>\n\n{said}", **more}
+
+
+THOUGHTS = {
+    "a thought": [*talk("red"), thinking("is it blue?", "blue")],
+    "a thought beside the text": [*talk("red"), {**talk("", "\nblue")[1], "reasoning_content": "\nis it blue?\n"}],
+    "an empty thought": [*talk("red"), thinking("", "blue")],
+    "no line of its own": [*talk("red"), {"role": "assistant", "content": "<think>is it blue?</think>blue"}],
+    "a thought that is said": [*talk("red"), thinking("blue", "blue")],
+    "no tag before": [*talk("red"), {"role": "assistant", "content": "is it blue?\n</think>\n\nblue"}],
+    "thoughts in every turn": [*talk("red"), thinking("one", "blue"), *talk("green"), thinking("two", "small")],
+    "a thought before a call": [
+        *talk("red"),
+        {**CALL, "content": "", "reasoning_content": "ask"},
+        RESULT,
+        thinking("so", "blue"),
+    ],
+}
+
+
+@pytest.mark.parametrize("opening", ["", "<think>\n"], ids=["may think", "must think"])
+@pytest.mark.parametrize("turns", THOUGHTS.values(), ids=THOUGHTS.keys())
+def test_what_a_model_thinks_counts_as_its_template_writes_it(turns: list[dict[str, Any]], opening: str):
+    """Every answer, once, as the model is to write it behind the prompt for it, which may end with the tag."""
+    tokenizer = copy.deepcopy(tokenizer_of("Qwen 3"))
+    if opening:
+        tokenizer.chat_template += "{{- '<think>\n' if add_generation_prompt }}"
+    tools = TOOLS if RESULT in turns else []
+    messages = [
+        replace(message, more={key: turn[key] for key in ("tool_call_id", "name", "reasoning_content") if key in turn})
+        for message, turn in zip(conversation(turns).messages, turns, strict=True)
+    ]
+    found = []
+    for row in encode(tokenizer, [Conversation(messages, tools)]):
+        decoded = tokenizer.decode(row.tokens)
+        shown = next(
+            turns[:end]
+            for end in range(len(turns), 0, -1)
+            if tokenizer.apply_chat_template(turns[:end], tools or None, tokenize=False) == decoded
+        )
+        assert row.tokens == tokenizer.apply_chat_template(shown, tools or None, return_dict=False)
+        found += spans_that_count(row)
+    expected = []
+    for index in [index for index, turn in enumerate(turns) if turn["role"] == "assistant"]:
+        texts = [
+            tokenizer.apply_chat_template(shown, tools or None, add_generation_prompt=prompt, return_dict=False)
+            for shown, prompt in ((turns[:index], True), (turns[: index + 1], False))
+        ]
+        assert texts[1][: len(texts[0])] == texts[0]
+        expected.append(texts[1][len(texts[0]) :])
+    assert sorted(found) == sorted(expected)
+    assert all((opening + tokenizer.decode(ids)).startswith("<think>\n") for ids in found)
+
+
+def spans_that_count(row: Encoded) -> list[list[int]]:
+    """The tokens that follow one another and count."""
+    spans: list[list[int]] = []
+    for before, label in pairwise([IGNORED, *row.labels]):
+        if label != IGNORED:
+            if before == IGNORED:
+                spans.append([])
+            spans[-1].append(label)
+    return spans
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "Qwen 3"])
+def test_other_templates_write_a_thought_as_any_text_or_are_refused(name: str):
+    tokenizer = tokenizer_of(name)
+    turns = [*talk("red"), thinking("is it blue?", "blue")]
+    (row,) = encode(tokenizer, [conversation(turns)])
+    counted = counted_text(tokenizer, render(tokenizer, conversation(turns)), row)
+    assert counted == expected_text(FAMILIES[name], turns, False) and "is it blue?" in counted
+    beside = [Message("user", "red"), Message("assistant", "blue", True, more={"reasoning_content": "is it blue?"})]
+    with pytest.raises(UserError, match=r"leaves out what turn 1 \(from 0\) of row 7 thinks"):
+        encode(tokenizer, [Conversation(beside, place="row 7")])
+
+
+def test_without_thinking_the_prompt_ends_where_what_was_trained_goes_on():
+    """The prompt of enable_thinking=False is the beginning of a row without thoughts."""
+    tokenizer = tokenizer_of("Qwen 3")
+    (row,) = encode(tokenizer, [conversation(talk("red", "blue"))])
+    prompt = tokenizer.apply_chat_template(
+        talk("red"), add_generation_prompt=True, enable_thinking=False, return_dict=False
+    )
+    assert row.tokens[: len(prompt)] == prompt
+    assert tokenizer.decode(row.tokens[len(prompt) :]) == "blue<|im_end|>\n"
 
 
 PIECES = ["red", " ", "\n", "🙂", "[INST]", "[/INST] ", "</s>", "<|im_end|>\n", "<|end|>", "user\n", '"', "\\"]
@@ -209,12 +315,8 @@ TEXTS = st.lists(st.sampled_from(PIECES) | st.text(CHARACTERS), max_size=4).map(
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(list(FAMILIES)), st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=3), st.booleans())
 def test_any_conversation_is_what_the_template_writes(name: str, pairs: list[tuple[str, str]], system: bool):
-    tokenizer, family = tokenizer_of(name), FAMILIES[name]
+    family = FAMILIES[name]
     turns = ([SYSTEM] if system and family.system != "refused" else []) + talk(
         *(text for pair in pairs for text in pair)
     )
-    text = render(tokenizer, conversation(turns))
-    (row,) = encode(tokenizer, [conversation(turns)])
-    date = {"date_string": FIXED_DATE} if name == "Llama 3.2" else {}
-    assert row.tokens == tokenizer.apply_chat_template(turns, return_dict=False, **date)
-    assert counted_text(tokenizer, text, row) == expected_text(family, turns, False)
+    check(name, turns)

@@ -31,6 +31,11 @@ LLAMA3_ROPE = {
 }
 FAMILIES: dict[str, dict[str, object]] = {
     "qwen2": {"tie_word_embeddings": True, "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0}},
+    "qwen3": {
+        "tie_word_embeddings": True,
+        "head_dim": 24,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
+    },
     "llama": {"tie_word_embeddings": True, "rope_parameters": LLAMA3_ROPE},
     "mistral": {"sliding_window": None, "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0}},
     "gemma": {"head_dim": 24},

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torchtune.models.qwen2 import _convert_weights as qwen2_names
 from torchtune.training import MODEL_KEY, FullModelHFCheckpointer, ModelType
 
 from kfp_finetune.components.torchtune_train.families import complete, keeps_pairs, rotary_heads
+from kfp_finetune.components.torchtune_train.qwen3 import NORMS
 from kfp_finetune.manifests import MANIFEST_NAME
 from kfp_finetune.publishing import publishing
 from kfp_finetune.training.epochs import (
@@ -38,6 +40,8 @@ class EpochCheckpointer(FullModelHFCheckpointer):
         self._keep_last_n = keep_last_n
         self._output_dir: Path
         self._config: dict[str, Any] = complete(self._config)
+        if self._config["model_type"] == "qwen3":
+            qwen2_names._FROM_HF.update(NORMS)
 
     def load_checkpoint(self) -> dict[str, Any]:
         """Loads the model; see `FullModelHFCheckpointer.load_checkpoint`.

@@ -32,9 +32,9 @@ KEYS_OF_KIND = {
 CHAT_COLUMNS = ("messages", "conversations")
 TEXT_COLUMNS = ("text", "xml")
 TOOLS_COLUMN = "tools"
-KEYS_OF_ROLE = {"assistant": ("tool_calls", "weight"), "tool": ("tool_call_id",)}
+KEYS_OF_ROLE = {"assistant": ("tool_calls", "weight", "reasoning_content"), "tool": ("tool_call_id",)}
 """Keys of OpenAI's messages that say more than role and text do, in the roles where they are read."""
-BESIDE_TEXT = ("tool_calls", "function_call", "tool_call_id", "weight")
+BESIDE_TEXT = ("tool_calls", "function_call", "tool_call_id", "weight", "reasoning_content")
 """All such keys; a turn of another role that has one would be misread."""
 
 ORDER = re.compile(r"s?(u(ct+)*a)*(u(ct+)*c?)?")
@@ -222,7 +222,7 @@ def _message(turn: Any, place: str, index: int) -> Message:
     if not isinstance(role, str) or role not in ROLES:
         raise _refuse_row(place, f"{which} has the role {_quote(role)}", f"one of {', '.join(ROLES)}")
     role = ROLES[role]
-    more = {key: turn[key] for key in BESIDE_TEXT if turn.get(key) not in (None, [], {})}
+    more = {key: turn[key] for key in BESIDE_TEXT if turn.get(key) not in (None, "", [], {})}
     if misread := more.keys() - set(KEYS_OF_ROLE.get(role, ())):
         raise _refuse_row(place, f"{which} has {', '.join(sorted(misread))}", "turns of text alone in this role")
     calls = read_calls(more.get("tool_calls"))
@@ -230,11 +230,14 @@ def _message(turn: Any, place: str, index: int) -> Message:
         raise _refuse_row(place, f"{which} has tool_calls {_quote(more['tool_calls'])}", CALL_FORM)
     if more.get("weight", 1) not in (0, 1):
         raise _refuse_row(place, f"{which} has the weight {_quote(more['weight'])}", "0 or 1")
+    if not isinstance(more.get("reasoning_content", ""), str):
+        raise _refuse_row(place, f"{which} has reasoning_content {_quote(more['reasoning_content'])}", "text")
     if calls and content is None:
         content = ""
     if not isinstance(content, str):
         raise _refuse_row(place, f"{which} says {_quote(content)}", "text in every turn")
-    kept = {key: turn[key] for key in ("tool_call_id", "name") if role == "tool" and isinstance(turn.get(key), str)}
+    passed_on = {"tool": ("tool_call_id", "name"), "assistant": ("reasoning_content",)}.get(role, ())
+    kept = {key: turn[key] for key in passed_on if isinstance(turn.get(key), str)}
     return Message(role, content, role == "assistant" and more.get("weight", 1) == 1, calls, kept)
 
 

@@ -1,4 +1,4 @@
-"""The families of models that torchtune 0.6.1 has builders for: how each is built, and what it assumes.
+"""The families of models that can be trained: how torchtune 0.6.1 builds each, and what that assumes.
 
 Each was checked logit by logit against transformers; see tests/components/torchtune_train/test_models.py.
 """
@@ -11,6 +11,7 @@ from kfp_finetune.components.torchtune_train.names import ROOM
 
 Config = Mapping[str, Any]
 GEMMA = f"{ROOM}.gemma"
+QWEN3 = f"{ROOM}.qwen3"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def keeps_pairs(config: Config) -> bool:
     Args:
         config: The config.json.
     """
-    return config["model_type"] != "qwen2"
+    return config["model_type"] not in ("qwen2", "qwen3")
 
 
 def rotary_heads(name: str, config: Config) -> int | None:
@@ -86,12 +87,14 @@ class Family:
         defaults: What transformers takes for what config.json leaves out, where it differs from `DEFAULTS`.
         allowed: The values that the builder can do, where they differ from `ALLOWED`.
         rope_types: The kinds of rotary embeddings that the builder can do.
+        has_head_dim: Whether the builder takes heads of any size; else it is the hidden size over their number.
     """
 
     build: Callable[[Config], Architecture]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     allowed: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     rope_types: Sequence[str] = ("default",)
+    has_head_dim: bool = False
 
 
 def complete(config: Config) -> dict[str, Any]:
@@ -157,6 +160,20 @@ def _qwen2(config: Config) -> Architecture:
     """Qwen 2 and 2.5; `sliding_window` means nothing without `use_sliding_window`."""
     tied = bool(config["tie_word_embeddings"])
     return _architecture(config, "qwen2", "QWEN2", has_window=True, tie_word_embeddings=tied)
+
+
+def _qwen3(config: Config) -> Architecture:
+    """Qwen 3, whose weights have the names of a Qwen 2's, and two norms more in each layer."""
+    return _architecture(
+        config,
+        "qwen3",
+        "QWEN2",
+        builder=f"{QWEN3}.qwen3",
+        lora_builder=f"{QWEN3}.lora_qwen3",
+        has_window=True,
+        head_dim=config["head_dim"],
+        tie_word_embeddings=bool(config["tie_word_embeddings"]),
+    )
 
 
 def _architecture(
@@ -228,6 +245,7 @@ FAMILIES: Mapping[str, Family] = {
         },
         # "gelu" is how Google's first files spell the tanh approximation; transformers reads it so.
         allowed={"tie_word_embeddings": (True,), "hidden_act": (*GELU, "gelu"), "hidden_activation": GELU},
+        has_head_dim=True,
     ),
     "gemma2": Family(
         _gemma2,
@@ -242,9 +260,11 @@ FAMILIES: Mapping[str, Family] = {
             "final_logit_softcapping": 30.0,
         },
         allowed={"tie_word_embeddings": (True,), "hidden_act": GELU, "hidden_activation": GELU},
+        has_head_dim=True,
     ),
     "phi3": Family(_phi3, allowed={"tie_word_embeddings": (False,)}),
     "qwen2": Family(_qwen2, defaults={"num_key_value_heads": 32}),
+    "qwen3": Family(_qwen3, defaults={"num_key_value_heads": 32, "head_dim": 128}, has_head_dim=True),
 }
 """By `model_type` of config.json."""
 

@@ -84,7 +84,7 @@ def _shape_checks(config: Config) -> Checks:
     usual = alternating if config["model_type"] == "gemma2" else ["full_attention"] * layers
     heads = [name for name in config.get("architectures") or [] if not name.endswith("ForCausalLM")]
     checks: Checks = {"layer_types": (config.get("layer_types"), [None, usual]), "architectures": (heads, [[]])}
-    if not config["model_type"].startswith("gemma"):
+    if not FAMILIES[config["model_type"]].has_head_dim:
         checks["head_dim"] = (config["head_dim"], [config["hidden_size"] // config["num_attention_heads"]])
     return checks
 

@@ -69,6 +69,7 @@ def _describe(plan: Plan, request: Request, prepared: "Prepared") -> Data:
             "Rows to train on": plan.train["rows"],
             "Rows held out": plan.held_out["rows"],
             "Rows left out (no answer within max_seq_len)": plan.train["dropped_rows"],
+            "Rows that end with an earlier answer of a conversation": plan.train["further_rows"],
             "Rows cut off at max_seq_len": plan.train["cut_rows"],
             "Rows with an empty answer": plan.train["empty_outputs"],
             "Tokens to train on, an epoch": plan.train["tokens"],

@@ -28,7 +28,7 @@ class ChatTokenizer(ModelTokenizer):
         return self.tokenizer.pad_token_id
 
     def tokenize_messages(self, messages: list[Message], **kwargs: Any) -> tuple[list[int], list[bool]]:
-        """Token ids of a conversation, and which of them the loss leaves out."""
+        """Token ids of a whole conversation, and which of them the loss leaves out; see `chat.encode`."""
         turns = [chat.Message(message.role, message.text_content, not message.masked) for message in messages]
         row = chat.encode(self.tokenizer, [chat.Conversation(turns)])[0]
         mask = [label == chat.IGNORED for label in row.labels]

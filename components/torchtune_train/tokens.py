@@ -32,6 +32,8 @@ class TokenCounts:
         dropped_rows: Rows left out because nothing that counts in the loss was left of them.
         empty_outputs: Rows whose answer is empty.
         lost_system_prompts: Rows whose system message the chat template leaves out.
+        further_rows: Rows that end with an earlier turn of a conversation, which the template writes otherwise once
+            another follows.
     """
 
     rows: int
@@ -42,6 +44,7 @@ class TokenCounts:
     dropped_rows: int
     empty_outputs: int
     lost_system_prompts: int
+    further_rows: int
 
 
 def tokenize(
@@ -79,6 +82,7 @@ def tokenize(
             label_tokens=sum(_label_tokens(labels) for _, labels in kept),
             empty_outputs=empty,
             lost_system_prompts=sum(row.lacks_system for row in encoded),
+            further_rows=len(encoded) - len(rows),
         )
         return {"tokens": [tokens for tokens, _ in kept], "labels": [labels for _, labels in kept]}
 
@@ -102,6 +106,12 @@ def tokenize(
 def _check(found: Mapping[str, int], lengths: list[int], split: str, data: DataSettings, max_seq_len: int) -> None:
     if found["lost_system_prompts"]:
         print(f"the chat template leaves out the system message of {found['lost_system_prompts']:,} rows", flush=True)
+    if found["further_rows"]:
+        print(
+            "the chat template writes an answer otherwise once another turn follows: "
+            f"{found['further_rows']:,} of them are rows of their own",
+            flush=True,
+        )
     if found["lost_system_prompts"] and data.new_system_prompt:
         raise refuse(
             "new_system_prompt",

@@ -71,7 +71,7 @@ def torchtune_finetune(
     """Fine-tunes a model with TorchTune, from dataset to verified export.
 
     Args:
-        model: hf://ORGANISATION/NAME[@REVISION], s3://BUCKET/PREFIX or a folder (Llama, Qwen 2, Mistral, Gemma, Phi).
+        model: hf://ORGANISATION/NAME[@REVISION], s3://BUCKET/PREFIX or a folder (Llama, Qwen, Mistral, Gemma, Phi).
         dataset: A path, hf://ORGANISATION/NAME[@REVISION][/FOLDER] or s3://BUCKET/PREFIX; with /*.jsonl, some files.
         name: Name of the series; latest/NAME on the volume points to its newest model.
         start_from: "model" begins with model; "latest" with the series' newest model, once it has one made from model.

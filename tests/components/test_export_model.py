@@ -23,6 +23,7 @@ from kfp_finetune.training.plan import Plan
 TRAININGS = {
     "lora, Qwen 2.5": ("qwen2", {"method": "lora"}, {}),
     "lora, Llama 3.2, untied, bf16": ("llama", {"method": "lora", "dtype": "bf16"}, {"tie_word_embeddings": False}),
+    "lora, Qwen 3": ("qwen3", {"method": "lora"}, {}),
     "full, Qwen 2.5": ("qwen2", {"method": "full"}, {}),
 }
 
@@ -71,7 +72,7 @@ def test_the_export_loads_whole_and_is_what_was_trained(name: str, trained: Call
     assert found.plan(name="series", **TRAININGS[name][1]).state == "done"
 
 
-@pytest.mark.parametrize("name", ["lora, Qwen 2.5", "lora, Llama 3.2, untied, bf16"])
+@pytest.mark.parametrize("name", ["lora, Qwen 2.5", "lora, Qwen 3", "lora, Llama 3.2, untied, bf16"])
 def test_base_plus_adapter_is_the_merged_model(name: str, trained: Callable):
     """As peft adds it: W + alpha / r * B A (Hu et al., 2021, section 4.1), in transformers' own layout."""
     found, plan = trained(name)

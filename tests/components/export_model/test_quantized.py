@@ -201,6 +201,16 @@ def test_a_model_that_cannot_be_quantised_is_refused_before_it_is_trained(
     assert all(allowed in problem.allowed for problem in problems)
 
 
+@pytest.mark.parametrize(("bits", "most"), [("int8", 0.05), ("int4", 0.4)])
+def test_heads_of_any_size_and_their_norms_are_copied_too(bits: str, most: float, tmp_path: Path):
+    model = tiny.write_model(tmp_path / "model", "qwen3", hidden_size=128, intermediate_size=384, head_dim=48)
+    write_quantized(model, tmp_path / "copy", bits)
+    tokens = torch.arange(60).reshape(2, 30)
+    with loaded(tmp_path / "copy") as copy, torch.inference_mode():
+        wanted = AutoModelForCausalLM.from_pretrained(model)(tokens).logits
+        assert (copy(tokens).logits.float() - wanted).norm() < most * wanted.norm()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("bits", "most"), [("int8", 0.012), ("int4", 0.09)])
 def test_small_weights_are_told_apart_as_well_as_large_ones(bits: str, most: float, dtype: torch.dtype, tmp_path: Path):

@@ -30,6 +30,7 @@ SAMPLES = 50
 WIDE = {"hidden_size": 256, "intermediate_size": 256, "num_attention_heads": 8, "num_key_value_heads": 4}
 MODELS = {
     "qwen2": {},
+    "qwen3": {"head_dim": 64},
     "llama": {"tie_word_embeddings": False},
     "mistral": {},
     "gemma": {"head_dim": 32},

@@ -17,6 +17,7 @@ WIDE = {"hidden_size": 256, "intermediate_size": 256, "num_attention_heads": 2, 
 METHODS = ["full", "lora", "dora", "qlora", "qdora"]
 CHANGES = {
     "qwen2": {},
+    "qwen3": {"head_dim": 256},
     "llama": {"tie_word_embeddings": False},
     "mistral": {},
     "gemma": {"head_dim": 128},
@@ -50,18 +51,18 @@ def test_every_method_trains_on_two_processes_and_exports_base_and_adapter(famil
         check_export(found, plan, family)
 
 
-@pytest.mark.parametrize("family", ["qwen2", "mistral"])
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "mistral"])
 def test_four_bits_train_on_one_process(family: str, tmp_path: Path):
-    found = start(tmp_path, family, **WIDE)
+    found = start(tmp_path, family, **WIDE | CHANGES[family])
     plans = [found.plan(method=method).plan for method in ("qlora", "qdora")]
     assert not train_each([found.root / plan.training for plan in plans], procs=1)
     for plan in plans:
         check_export(found, plan, family)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "mistral"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral"])
 def test_an_adapter_beside_other_matrices_is_exported_right(family: str, tmp_path: Path):
-    found = start(tmp_path, family, **WIDE | {"tie_word_embeddings": False})
+    found = start(tmp_path, family, **WIDE | CHANGES[family] | {"tie_word_embeddings": False})
     choices = [
         {"apply_lora_to_output": True},
         {"apply_lora_to_output": True, "apply_lora_to_mlp": False, "lora_attn_modules": ["k_proj"]},

@@ -44,6 +44,10 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "Qwen 2.5, tied": ("qwen2", {}),
     "Qwen 2.5, untied": ("qwen2", UNTIED),
     "Qwen 2.5, other sizes": ("qwen2", {"hidden_size": 48, "num_attention_heads": 6, "num_key_value_heads": 3}),
+    "Qwen 3, tied": ("qwen3", {}),
+    "Qwen 3, untied": ("qwen3", UNTIED),
+    "Qwen 3, heads as in Qwen 2": ("qwen3", {"head_dim": 16, "num_key_value_heads": 4}),
+    "Qwen 3, one key and value head": ("qwen3", {"head_dim": 40, "num_attention_heads": 6, "num_key_value_heads": 1}),
 }
 LORA = {
     "lora_attn_modules": ["q_proj", "k_proj", "v_proj", "output_proj"],
@@ -187,7 +191,7 @@ def test_losses_before_and_after_a_step_equal_those_of_transformers(shape: str, 
     assert ours == pytest.approx(theirs, abs=1e-4)
 
 
-@pytest.mark.parametrize("shape", ["Llama 3.2", "Phi-4", "Gemma 2"])
+@pytest.mark.parametrize("shape", ["Llama 3.2", "Phi-4", "Gemma 2", "Qwen 3, untied"])
 @torch.inference_mode()
 def test_weights_in_several_files(shape: str, tmp_path: Path):
     directory = write(tmp_path / "base", shape)
@@ -211,7 +215,7 @@ def test_weights_stored_in_any_precision(dtype: torch.dtype, tmp_path: Path):
     assert_same_logits(transformers_model(save_again(directory))(some_tokens()).logits, expected, 1e-6)
 
 
-TIED = ["Llama 3.2", "Mistral, tied", "Gemma", "Gemma 2", "Qwen 2.5, tied"]
+TIED = ["Llama 3.2", "Mistral, tied", "Gemma", "Gemma 2", "Qwen 2.5, tied", "Qwen 3, tied"]
 
 
 def store_output_layer(directory: Path, change: float, own_file: bool) -> None:
@@ -256,7 +260,14 @@ def test_frequencies_stored_with_llama_2_are_left_out(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("shape", "longest"),
-    [("Mistral", 256), ("Mistral, in its window", 100), ("Phi-3 mini", 100), ("Phi-4", 256), ("Gemma 2", 256)],
+    [
+        ("Mistral", 256),
+        ("Mistral, in its window", 100),
+        ("Phi-3 mini", 100),
+        ("Phi-4", 256),
+        ("Gemma 2", 256),
+        ("Qwen 3, tied", 256),
+    ],
 )
 def test_a_sequence_is_no_longer_than_a_window_that_the_builder_lacks(shape: str, longest: int, tmp_path: Path):
     assert read_architecture(read(write(tmp_path / "base", shape))).max_seq_len == longest
@@ -337,6 +348,13 @@ def scaled(**changes: object) -> dict:
         (other("gemma", hidden_activation="gelu"), "hidden_activation"),
         (other("gemma2", hidden_activation="gelu"), "hidden_activation"),
         (qwen2(use_sliding_window=True), "use_sliding_window"),
+        (other("qwen3", use_sliding_window=True), "use_sliding_window"),
+        (other("qwen3", attention_bias=True), "attention_bias True"),
+        (other("qwen3", hidden_act="gelu"), "hidden_act 'gelu'"),
+        (other("qwen3", layer_types=["full_attention", "sliding_attention"]), "layer_types"),
+        (other("qwen3", rope_scaling={"rope_type": "yarn", "factor": 4.0}), "rope_type 'yarn'"),
+        (other("qwen3", architectures=["Qwen3ForSequenceClassification"]), "Qwen3ForSequenceClassification"),
+        ({**other("qwen3"), "model_type": "qwen3_moe"}, "'qwen3_moe'"),
         (qwen2(layer_types=["sliding_attention", "full_attention"]), "layer_types"),
         (other("gemma2", layer_types=["full_attention", "full_attention"]), "layer_types"),
         (qwen2(rope_scaling={"type": "yarn", "factor": 4.0}, rope_parameters=None), "rope_type 'yarn'"),

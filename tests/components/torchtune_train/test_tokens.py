@@ -215,6 +215,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a call by a user": ([ASK | {"tool_calls": calling({})["tool_calls"]}, ANSWER], "turn 0 (from 0) has tool_calls"),
     "a legacy call": ([ASK, ANSWER | {"function_call": {"name": "f"}}], "whose turn 1 (from 0) has function_call"),
     "a user's weight": ([ASK | {"weight": 0}, ANSWER], "whose turn 0 (from 0) has weight"),
+    "a user's thoughts": ([ASK | {"reasoning_content": "x"}, ANSWER], "turn 0 (from 0) has reasoning_content"),
+    "thoughts in a list": ([ASK, ANSWER | {"reasoning_content": ["x"]}], "turn 1 (from 0) has reasoning_content ['x']"),
     "a heavy answer": ([ASK, ANSWER | {"weight": 2}], "whose turn 1 (from 0) has the weight 2"),
     "no content": ([ASK, {"role": "assistant", "content": None}], "whose turn 1 (from 0) says None"),
     "parts": ([{"role": "user", "content": [{"type": "text", "text": "a"}]}, ANSWER], "turn 0 (from 0) says [{'type'"),
@@ -392,6 +394,27 @@ def test_an_answer_of_no_weight_does_not_count(tmp_path: Path, model: Path) -> N
     counts, tokens = tokens_of(tmp_path / "data", model, tmp_path / "tokens")
     assert [counted for _, counted in texts(tokens, model)] == ["last<|im_end|>\n"]
     assert (counts.rows, counts.dropped_rows) == (1, 1)
+
+
+def test_answers_that_a_template_writes_otherwise_in_between_are_rows_of_their_own(tmp_path: Path, capsys: Any):
+    tokenizer_of("Qwen 3").save_pretrained(tmp_path / "model")
+    thought = ANSWER | {"reasoning_content": "is it blue?"}
+    rows = [
+        {"messages": [ASK | {"reasoning_content": None}, thought, ASK | {"reasoning_content": ""}, ANSWER]},
+        {"messages": [ASK, ANSWER]},
+    ]
+    write(tmp_path / "data" / "rows.jsonl", rows)
+    counts, tokens = tokens_of(tmp_path / "data", tmp_path / "model", tmp_path / "tokens")
+    assert (counts.rows, counts.further_rows, counts.dropped_rows) == (3, 1, 0)
+    assert "1 of them are rows of their own" in capsys.readouterr().out
+    asked, answered = "<|im_start|>user\nred<|im_end|>\n<|im_start|>assistant\n", "blue<|im_end|>\n"
+    thoughtless = f"<think>\n\n</think>\n\n{answered}"
+    thinking = f"<think>\nis it blue?\n</think>\n\n{answered}"
+    assert texts(tokens, tmp_path / "model") == [
+        (f"{asked}{answered}{asked}{thoughtless}", thoughtless),
+        (f"{asked}{thinking}", thinking),
+        (f"{asked}{thoughtless}", thoughtless),
+    ]
 
 
 def test_system_messages_that_a_template_leaves_out_are_counted_and_a_new_one_is_refused(tmp_path: Path, capsys: Any):

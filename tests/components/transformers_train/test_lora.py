@@ -26,6 +26,7 @@ from kfp_finetune.errors import StepError
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 BERT = transformers.BertConfig(**SIZES, vocab_size=60)
 LLAMA = transformers.LlamaConfig(**SIZES, vocab_size=60)
+QWEN_3 = transformers.Qwen3Config(**SIZES, vocab_size=60, num_key_value_heads=2, head_dim=16)
 VIT = transformers.ViTConfig(**SIZES, image_size=16, patch_size=8)
 CLIP = transformers.CLIPConfig(vision_config=dict(SIZES, image_size=16, patch_size=8))
 RESNET = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1])
@@ -64,6 +65,7 @@ def _scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         ("AutoModelForQuestionAnswering", BERT, {"r": 4}),
         ("AutoModelForMaskedLM", BERT, {"r": 4}),
         ("AutoModelForCausalLM", LLAMA, {"r": 4}),
+        ("AutoModelForCausalLM", QWEN_3, {"r": 4}),
         (IMAGES, VIT, {"r": 4}),
         (IMAGES, CLIP, {"r": 4}),  # whose model is not built around a base model
         (IMAGES, RESNET, {"r": 4}),  # convolutions, and norms with running figures
