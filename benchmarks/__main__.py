@@ -19,6 +19,7 @@ ALL = {
     "sdk": "sdk_speed",
     "export": "export_time",
     "pipeline": "pipeline_time",
+    "estimate": "estimate_error",
 }
 """Modules, imported in turn: fetch before those with torch, since a process begins with its parent's peak memory."""
 

@@ -7,10 +7,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from kfp_finetune.client.given import read_values_file
 from kfp_finetune.client.outcome import show_outcome
 from kfp_finetune.client.packages import DEFAULT, find_package
 from kfp_finetune.client.run import run_pipeline
-from kfp_finetune.client.server.commands import COMMANDS, AsJson, CaFile, Package, TokenFile
+from kfp_finetune.client.server.commands import (
+    COMMANDS,
+    AsJson,
+    Assignments,
+    CaFile,
+    Package,
+    TokenFile,
+    ValuesFile,
+)
 from kfp_finetune.client.server.schedule_commands import schedules
 from kfp_finetune.client.summary import read_summary
 from kfp_finetune.errors import clear_errors
@@ -61,6 +70,29 @@ def local_command(
             show_outcome(console, read_summary(Workspace(workspace.resolve()), name))
         except FileNotFoundError as error:
             console.print(f"There are no figures to show: {error}")
+
+
+@app.command("plan")
+def plan_command(
+    model: Annotated[str, typer.Argument(help="A folder or a name on the Hub; only its config.json is read.")],
+    method: Annotated[str, typer.Option(help="full, lora, dora, qlora or qdora.")] = "",
+    set_: Assignments = [],  # noqa: B006
+    file: ValuesFile = None,
+    rows: Annotated[int, typer.Option(min=0, help="Rows to train on, to tell the time of an epoch.")] = 0,
+    mean_tokens: Annotated[int, typer.Option(min=0, help="Tokens of a row on average; else max_seq_len.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Tells on which GPUs a training with torchtune would fit, and how long an epoch lasts, before one is asked for."""
+    with clear_errors():
+        from kfp_finetune.client.plan import Rows, expect, show
+        from kfp_finetune.client.plan import as_json as expected_as_json
+
+        assignments = [*([f"method={method}"] if method else []), *set_]
+        expected = expect(model, read_values_file(file) if file else {}, assignments, Rows(rows, mean_tokens))
+    if as_json:
+        print(expected_as_json(expected))
+    else:
+        show(console, expected)
 
 
 @app.command("doctor")

@@ -1,10 +1,13 @@
 """What the cluster gives to pods: storage classes and GPUs."""
 
+from collections.abc import Sequence
+
 from kubernetes import client
 from kubernetes.utils.quantity import parse_quantity
 
 from kfp_finetune.client.doctor.report import Check, State, StorageClass, judged
 from kfp_finetune.cluster.client import Cluster, ForbiddenError, api_call
+from kfp_finetune.gpus import MEMORY_LABEL, PRODUCT_LABEL, find_gpu
 
 GPU = "nvidia.com/gpu"
 """The resource that is looked for if none is named."""
@@ -91,9 +94,24 @@ def check_gpus(cluster: Cluster, wanted: str | None) -> Check:
         counts = [parse_quantity((node.status.allocatable or {}).get(resource, "0")) for node in open_nodes]
         having = [count for count in counts if count]
         if having:
-            return f"{sum(having):f} in all, at most {max(having):f} on one node (nodes with them: {len(having)})"
+            kinds = _kinds([node for node, count in zip(open_nodes, counts, strict=True) if count])
+            found = f"{sum(having):f} in all, at most {max(having):f} on one node (nodes with them: {len(having)})"
+            return "; ".join([found, *kinds])
         mend = "Install the GPUs' device plugin, name another resource with --gpu, or let an autoscaler add nodes."
         state = State.FAIL if wanted else State.WARN
         return Check(what, state, f"none on the nodes that take pods ({len(open_nodes)} of {len(nodes)})", mend)
 
     return judged(what, look)
+
+
+def _kinds(nodes: Sequence[client.V1Node]) -> list[str]:
+    """What the nodes' GPUs are and how much memory each has, as far as labels tell it."""
+    labels = [node.metadata.labels or {} for node in nodes]
+    kinds = {(found[PRODUCT_LABEL], found.get(MEMORY_LABEL, "")) for found in labels if PRODUCT_LABEL in found}
+    return [_kind(product, memory) for product, memory in sorted(kinds)]
+
+
+def _kind(product: str, memory: str) -> str:
+    gpu = find_gpu(product)
+    mib = int(memory) if memory.isdecimal() else gpu.memory_mib if gpu else 0
+    return f"{product}, {mib / 1024:.1f} GiB each" if mib else product

@@ -13,6 +13,7 @@ from kfp_finetune.errors import Problem
 from kfp_finetune.reports.data import Data, data_report, describe_data
 from kfp_finetune.training import planning
 from kfp_finetune.training.exporting import ExportSettings
+from kfp_finetune.training.forecast_page import forecast_block
 from kfp_finetune.training.plan import DATA_NAME, DATA_REPORT_NAME, SETTINGS_NAME, Plan
 from kfp_finetune.workspace import Workspace
 
@@ -48,10 +49,11 @@ def _write(workspace: Workspace, request: Request, outline: Plan, staging: Path)
         has_chat_template=prepared.has_chat_template,
         train=asdict(prepared.train),
         held_out=asdict(prepared.held_out),
+        expected=prepared.expected.to_dict(),
     )
     data = _describe(plan, request, prepared)
     (staging / DATA_NAME).write_text(data.to_json())
-    (staging / DATA_REPORT_NAME).write_text(data_report(data))
+    (staging / DATA_REPORT_NAME).write_text(data_report(data, [forecast_block(prepared.expected)]))
     settings = {**asdict(request.data), **prepared.settings.shaping()}
     del settings["num_procs_per_node"]  # The plan has it, as it is now.
     (staging / SETTINGS_NAME).write_text(json.dumps(settings, indent=2))

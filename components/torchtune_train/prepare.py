@@ -7,18 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 
 from kfp_finetune.chat import DEFAULT_CHAT_TEMPLATE, load_tokenizer
 from kfp_finetune.components.torchtune_train.check import Request
 from kfp_finetune.components.torchtune_train.config import Steps, build_config, count_steps, write_config
-from kfp_finetune.components.torchtune_train.fits import possible_fits, write_fits
+from kfp_finetune.components.torchtune_train.fits import Fit, possible_fits, write_fits
+from kfp_finetune.components.torchtune_train.forecast import forecast
 from kfp_finetune.components.torchtune_train.overrides import apply_overrides
 from kfp_finetune.components.torchtune_train.packing import pack_rows, row_lengths
 from kfp_finetune.components.torchtune_train.parts import open_parts
+from kfp_finetune.components.torchtune_train.sampler import order_rows
 from kfp_finetune.components.torchtune_train.samples import samples
 from kfp_finetune.components.torchtune_train.settings import TrainSettings
 from kfp_finetune.components.torchtune_train.tokens import TokenCounts, tokenize
 from kfp_finetune.errors import refuse
+from kfp_finetune.training.forecast import Forecast
 from kfp_finetune.workspace import Workspace
 
 SAMPLES_NAME = "samples.json"
@@ -38,6 +42,7 @@ class Prepared:
         prompts: A few of the held-out rows, for answers.
         steps: How many updates of the weights there will be.
         has_chat_template: Whether the base model has one; else `chat.DEFAULT_CHAT_TEMPLATE` was used.
+        expected: What the training will need of a GPU.
     """
 
     settings: TrainSettings
@@ -48,6 +53,7 @@ class Prepared:
     prompts: Sequence[Mapping[str, Any]]
     steps: Steps
     has_chat_template: bool
+    expected: Forecast
 
 
 def prepare(request: Request, workspace: Workspace, staging: Path) -> Prepared:
@@ -70,20 +76,31 @@ def prepare(request: Request, workspace: Workspace, staging: Path) -> Prepared:
         held_out, _ = tokenize(parts.held_out, tokenizer, shape, data, longest, tokens / "held_out")
         prompts = samples(parts.held_out, tokenizer, shape, data, longest, SAMPLES)
     (staging / SAMPLES_NAME).write_text(json.dumps(prompts, indent=2))
-    items = _count_items(tokens / "train", train)
-    train = train.settled(items)
-    steps = _count_steps(items, train)
-    write_fits(staging, possible_fits(request.train, train))
+    items = _item_lengths(tokens / "train", train)
+    train = train.settled(len(items))
+    steps = _count_steps(len(items), train)
+    fits = possible_fits(request.train, train)
+    write_fits(staging, fits)
     weights = [file.path for file in request.model.files if file.path.endswith(".safetensors")]
     config = build_config(train, request.architecture, model, weights, workspace.training(request.key), steps)
     write_config(staging / "config.yaml", apply_overrides(config, train.overrides), train)
     has_template = tokenizer.chat_template != DEFAULT_CHAT_TEMPLATE
-    return Prepared(train, shape.kind, counts, held_out, lengths, prompts, steps, has_template)
+    expected = _expect(request, train, fits, items, steps)
+    return Prepared(train, shape.kind, counts, held_out, lengths, prompts, steps, has_template, expected)
 
 
-def _count_items(tokens: Path, train: TrainSettings) -> int:
-    rows = datasets.load_from_disk(str(tokens))
-    return len(pack_rows(row_lengths(rows), train.max_seq_len)) if train.packed else len(rows)
+def _item_lengths(tokens: Path, train: TrainSettings) -> list[int]:
+    """Tokens of each row, or of each sequence of them."""
+    lengths = row_lengths(datasets.load_from_disk(str(tokens)))
+    return [train.max_seq_len] * len(pack_rows(lengths, train.max_seq_len)) if train.packed else lengths
+
+
+def _expect(request: Request, train: TrainSettings, fits: list[Fit], items: list[int], steps: Steps) -> Forecast:
+    """What the training will need, for the very batches of its first epoch."""
+    rows = train.rows_a_step * train.data_parallel_dim
+    order = order_rows(items, rows, np.random.default_rng([train.seed, 0]))
+    updates = np.asarray(items)[order][: steps.an_epoch]
+    return forecast(train, fits, request.architecture, updates, max(items))
 
 
 def _count_steps(rows: int, train: TrainSettings) -> Steps:

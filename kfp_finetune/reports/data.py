@@ -76,17 +76,18 @@ def describe_data(
     )
 
 
-def data_report(data: Data) -> str:
+def data_report(data: Data, beside: Sequence[Block] = ()) -> str:
     """Render the report on a dataset.
 
     Args:
         data: From `describe_data`.
+        beside: What else the page shows, before the sample rows.
 
     Returns:
         An HTML page.
     """
     of_model = f"{data.dataset}, in tokens of {data.model}" if data.max_seq_len else f"{data.dataset}, for {data.model}"
-    return page("Training data", of_model, [*data_blocks(data), sample_rows(data)])
+    return page("Training data", of_model, [*data_blocks(data), *beside, sample_rows(data)])
 
 
 def data_blocks(data: Data) -> list[Block]:

@@ -54,6 +54,7 @@ class Plan:
         trainer: What trains: "torchtune" or "transformers".
         dataset_revision: The dataset's, as exactly as its source said it.
         evaluation: Tasks that this run evaluates the model on, and where their data lies; empty for none.
+        expected: What it is expected to need of a GPU, as `Forecast.to_dict` gives it; empty if that is not known.
     """
 
     key: str
@@ -79,6 +80,7 @@ class Plan:
     trainer: str = TORCHTUNE
     dataset_revision: str = ""
     evaluation: Mapping[str, Any] = field(default_factory=dict)
+    expected: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def quantizes_base(self) -> bool:

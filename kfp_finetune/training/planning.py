@@ -14,6 +14,8 @@ from kfp_finetune.settings import whole_numbers
 from kfp_finetune.training.epochs import finished_epochs
 from kfp_finetune.training.evaluation import has_run_tasks, read_evaluation, tells_newest
 from kfp_finetune.training.exporting import ExportSettings
+from kfp_finetune.training.forecast import Forecast
+from kfp_finetune.training.forecast import describe as describe_forecast
 from kfp_finetune.training.gate import failed_bounds
 from kfp_finetune.training.plan import PLAN_NAME, Plan, read_plan
 from kfp_finetune.training.published import published_places
@@ -217,7 +219,11 @@ def describe(outcome: Outcome) -> str:
     lines = [f"training {plan.key} is {words[state]}", f"  {plan.method} of {plan.base} on {plan.dataset}"]
     if outcome.skipped:
         lines.append("  data and settings are still the same; skip_unchanged=false trains on from its export")
-    return "\n".join([*lines, *(_describe_rows(plan) if plan.train else [])])
+    if plan.train:
+        lines += _describe_rows(plan)
+    if plan.expected and state in ("new", "resume"):
+        lines += [f"  {line}" for line in describe_forecast(Forecast.from_dict(plan.expected))]
+    return "\n".join(lines)
 
 
 def _describe_rows(plan: Plan) -> list[str]:

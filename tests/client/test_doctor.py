@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 from servers import kfp
+from servers.kubernetes_api import say, serving
 
 from kfp_finetune.client.doctor.kfp import check_kfp
 from kfp_finetune.client.doctor.report import State
+from kfp_finetune.client.doctor.resources import check_gpus
 from kfp_finetune.client.server.connection import Address
+from kfp_finetune.cluster.client import Cluster
 
 KFP_FINETUNE = Path(sys.executable).parent / "kfp-finetune"
 
@@ -110,3 +113,25 @@ def test_without_a_configuration_it_is_said_where_one_is_looked_for(tmp_path: Pa
     ended = doctor(tmp_path / "absent")
     assert ended.returncode == 2
     assert str(tmp_path / "absent") in ended.stderr and "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({}, "nodes with them: 1)"),
+        ({"nvidia.com/gpu.product": "NVIDIA-L4"}, "; NVIDIA-L4, 22.5 GiB each"),
+        ({"nvidia.com/gpu.product": "NVIDIA-L4", "nvidia.com/gpu.memory": "11264"}, "; NVIDIA-L4, 11.0 GiB each"),
+        ({"nvidia.com/gpu.product": "Another"}, "; Another"),
+    ],
+)
+def test_gpus_are_told_with_what_their_nodes_are_labelled(labels: dict[str, str], said: str) -> None:
+    gpus = {
+        "metadata": {"name": "one", "labels": labels},
+        "spec": {},
+        "status": {"allocatable": {"nvidia.com/gpu": "4"}},
+    }
+    others = {"metadata": {"name": "other", "labels": {"nvidia.com/gpu.product": "None"}}, "spec": {}, "status": {}}
+    with serving(lambda request: say({"items": [gpus, others]})) as (_, api):
+        check = check_gpus(Cluster(api, "team"), None)
+    assert check.state == State.PASS
+    assert check.found.startswith("4 in all") and check.found.endswith(said)

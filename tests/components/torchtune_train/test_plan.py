@@ -12,6 +12,8 @@ from given import Given, start
 from kfp_finetune.components.initialize_dataset.dataset import initialize_dataset
 from kfp_finetune.errors import UserError
 from kfp_finetune.reports.data import Data, data_report
+from kfp_finetune.training.forecast import Forecast
+from kfp_finetune.training.forecast_page import forecast_block
 from kfp_finetune.training.plan import Plan
 
 
@@ -33,7 +35,8 @@ def test_a_plan_holds_all_that_training_needs(tmp_path: Path):
     assert config["output_dir"] == str(training)
     assert (training / "config.yaml").read_text().startswith("# Fine-tuning")
     data = Data.from_json((training / "data.json").read_text())
-    assert (training / "data.html").read_text() == data_report(data)
+    forecast = Forecast.from_dict(outcome.plan.expected)
+    assert (training / "data.html").read_text() == data_report(data, [forecast_block(forecast)])
     assert data.facts["Rows to train on"] == data.tokens["rows"] == sum(data.lengths.counts) == 38
     assert len(data.samples) == 2 and "<svg" in data_report(data)
     settings = json.loads((training / "settings.json").read_text())
