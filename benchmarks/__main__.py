@@ -17,6 +17,7 @@ ALL = {
     "tokenize": "tokenize_speed",
     "packing": "packing_speed",
     "sdk": "sdk_speed",
+    "mfu": "mfu",
     "export": "export_time",
     "pipeline": "pipeline_time",
     "estimate": "estimate_error",
