@@ -16,6 +16,7 @@ ALL = {
     "fetch": "fetch_time",
     "tokenize": "tokenize_speed",
     "packing": "packing_speed",
+    "checkpoints": "checkpoint_cost",
     "sdk": "sdk_speed",
     "mfu": "mfu",
     "export": "export_time",

@@ -27,12 +27,21 @@ def step_recorder(path: Path, total_steps: int) -> Callable[[int, Mapping[str, f
 
     def record(step: int, figures: Mapping[str, float]) -> None:
         nonlocal report
+        if report is None:
+            _end_line(path)
         with path.open("a") as file:
             file.write(json.dumps({"step": step, "time": round(time.time(), 3), **figures}) + "\n")
         report = report or progress_printer("train", total_steps, "step", done=step - 1)
         report(step, **{name: round(figures[name], 4) for name in SHOWN if name in figures})
 
     return record
+
+
+def _end_line(path: Path) -> None:
+    """Ends a last line that a killed process did not finish, so that the next one is not lost with it."""
+    if path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+        with path.open("a") as file:
+            file.write("\n")
 
 
 def host_memory() -> dict[str, float]:

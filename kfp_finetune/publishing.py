@@ -111,7 +111,7 @@ def publishing(target: Path) -> Iterator[Path]:
     try:
         with _clear_when_full(target.parent):
             yield staging
-            _put_in_place(staging, target)
+            put_in_place(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -140,7 +140,7 @@ def resuming(target: Path) -> Iterator[Path]:
             if target.is_dir():
                 _mend(staging, target)
             else:
-                _put_in_place(staging, target)
+                put_in_place(staging, target)
     except Interrupted:
         if not any(path.is_file() and path.stat().st_size for path in staging.rglob("*")):
             shutil.rmtree(staging, ignore_errors=True)
@@ -166,7 +166,13 @@ def _beside(target: Path) -> Path:
     return target.parent / f"{TEMPORARY_PREFIX}{target.name}-{uuid.uuid4().hex[:8]}"
 
 
-def _put_in_place(staging: Path, target: Path) -> None:
+def put_in_place(staging: Path, target: Path) -> None:
+    """Makes a directory appear by one rename, once every byte of it is on the volume.
+
+    Args:
+        staging: On the same volume.
+        target: What it becomes; what that held before is replaced.
+    """
     _open_up(staging)
     sync(staging)
     replaced = _beside(target)

@@ -20,6 +20,7 @@ from kfp_finetune.training.epochs import (
     drop_surplus,
     whole_epochs,
 )
+from kfp_finetune.training.steps import drop_steps
 
 
 class EpochCheckpointer(FullModelHFCheckpointer):
@@ -100,6 +101,7 @@ class EpochCheckpointer(FullModelHFCheckpointer):
             _tidy(staging, epoch)
             _order_adapter(staging / ADAPTER_FOLDER / "adapter_model.safetensors", self._config)
         drop_surplus(training, self._keep_last_n)
+        drop_steps(training)
 
 
 def _check_tied(files: Sequence[Path]) -> None:

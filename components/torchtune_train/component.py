@@ -129,7 +129,7 @@ def torchtune_train(
     summary: dsl.Output[dsl.Markdown],
     workspace: str = "/workspace",
 ) -> str:
-    """Trains what was planned in this step's own pod, going on from the newest whole epoch if there is one.
+    """Trains what was planned in this step's own pod, going on from the newest whole checkpoint if there is one.
 
     Args:
         training_plan: From plan.

@@ -152,7 +152,7 @@ def write_config(path: Path, config: Mapping[str, Any], settings: TrainSettings)
     """Writes the configuration as YAML; its header says how to run it by hand."""
     command = f"torchrun --standalone --nproc-per-node {settings.num_procs_per_node} -m {ROOM}.worker"
     header = (
-        f"# Fine-tuning with torchtune's {settings.method} recipe. To run it, or to go on from its newest epoch:\n"
+        f"# Fine-tuning with torchtune's {settings.method} recipe. To run it, or to go on from its newest checkpoint:\n"
         f"#   {command} \\\n#     --method {settings.method} --config {config['output_dir']}/{path.name}\n\n"
     )
     path.write_text(header + yaml.safe_dump(dict(config), sort_keys=False, width=120))

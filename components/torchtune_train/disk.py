@@ -31,8 +31,11 @@ def check_disk(
     """
     kept = train.keep_last_n_checkpoints or train.epochs
     what = f"the checkpoints of {kept} epochs, what training goes on from, and the export"
+    mend = "set keep_last_n_checkpoints to 1"
+    if train.checkpoint_minutes:
+        mend += ", or checkpoint_minutes to 0: no checkpoints inside epochs"
     beside = export.bytes_beside(parameters * BYTES[train.dtype])
-    return check_room(workspace, key, bytes_to_write(train, architecture, parameters) + beside, what)
+    return check_room(workspace, key, bytes_to_write(train, architecture, parameters) + beside, what, mend)
 
 
 def bytes_to_write(train: TrainSettings, architecture: Architecture, parameters: int) -> int:
@@ -40,7 +43,8 @@ def bytes_to_write(train: TrainSettings, architecture: Architecture, parameters:
 
     An epoch's checkpoint is a whole model and, but for full fine-tuning, the adapter in two forms. Beside it lies
     AdamW's state, two numbers for each that is trained, until the next epoch is whole; an epoch that is not to be kept
-    goes when the next is whole.
+    goes when the next is whole. Inside an epoch, two checkpoints of what is trained and its state lie there at once,
+    which are gone before the export is written.
 
     Args:
         train: Its settings.
@@ -49,10 +53,12 @@ def bytes_to_write(train: TrainSettings, architecture: Architecture, parameters:
     """
     size = BYTES[train.dtype]
     adapter = adapter_parameters(train, architecture) if train.has_adapter else 0
-    state = 2 * (adapter or parameters) * (1 if train.optimizer == "adamw_8bit" else size)
+    trained = adapter or parameters
+    state = 2 * trained * (1 if train.optimizer == "adamw_8bit" else size)
+    inside = 2 * (trained * size + state) if train.checkpoint_minutes else 0
     epochs = min(train.epochs, train.keep_last_n_checkpoints + 1) if train.keep_last_n_checkpoints else train.epochs
     checkpoint, export = (parameters + 2 * adapter) * size, (parameters + adapter) * size
-    return epochs * checkpoint + min(train.epochs - 1, 2) * state + export
+    return epochs * checkpoint + min(train.epochs - 1, 2) * state + max(inside, export)
 
 
 def adapter_parameters(train: TrainSettings, architecture: Architecture) -> int:

@@ -36,6 +36,7 @@ def _settings(request: Request) -> Mapping[str, Any]:
         "dtype": train.dtype,
         "lora_scale": train.alpha / train.lora_rank if train.has_adapter else 0.0,
         "export_checkpoint": train.export_checkpoint,
+        "checkpoint_minutes": train.checkpoint_minutes,
     }
 
 

@@ -12,7 +12,7 @@ from kfp_finetune import settings
 from kfp_finetune.errors import Problem
 from kfp_finetune.settings import STRICT, read_settings
 from kfp_finetune.training.parts import HeldOut, Split
-from kfp_finetune.training.plan import IN_FOUR_BITS
+from kfp_finetune.training.plan import CHECKPOINT_MINUTES, IN_FOUR_BITS
 
 FULL_LEARNING_RATE, ADAPTER_LEARNING_RATE = 2e-5, 3e-4
 """Defaults, as torchtune's own configs have them for full and LoRA fine-tuning, with 2 rows in a batch."""
@@ -104,6 +104,8 @@ class TrainSettings:
         num_output_chunks: Parts in which logits and loss are computed, so that they take less memory.
         tensor_parallel_dim: Processes that share each matrix; for full fine-tuning of Llama models.
         keep_last_n_checkpoints: Epochs that are kept; 0 for all.
+        checkpoint_minutes: Between the checkpoints inside an epoch, which cost at most a twentieth of the time; 0 for
+            none but the epochs'.
         export_checkpoint: "last", or "best": of the epochs kept, the one with the least loss on the held-out rows.
         metric_loggers: Where the figures of each step go too: {"tensorboard": {}, "mlflow": {...}, "wandb": {...}}.
         overrides: Any other key of torchtune's configuration, nested or dotted: {"optimizer.betas": [0.9, 0.95]}.
@@ -141,6 +143,7 @@ class TrainSettings:
     num_output_chunks: Annotated[int, Field(ge=1, le=256)] = 8
     tensor_parallel_dim: Annotated[int, Field(ge=1, le=64)] = 1
     keep_last_n_checkpoints: Annotated[int, Field(ge=0, le=1000)] = 0
+    checkpoint_minutes: Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)] = CHECKPOINT_MINUTES
     export_checkpoint: Literal["last", "best"] = "last"
     metric_loggers: dict[str, dict[str, Any]] = field(default_factory=dict)
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -195,7 +198,7 @@ class TrainSettings:
             "lora_attn_modules": sorted(set(self.lora_attn_modules)),
             "num_procs_per_node": self.world_size,
         }
-        idle = {"num_nodes"}
+        idle = {"num_nodes", "checkpoint_minutes"}
         if not self.has_adapter:
             idle |= {name for name in self.__dataclass_fields__ if "lora_" in name}
         return {name: value for name, value in (asdict(self) | meant).items() if name not in idle}

@@ -10,7 +10,8 @@ from kfp_finetune.training.train import Worker
 
 
 def _arguments(plan: Plan, folder: Path) -> list[str]:
-    return ["--method", plan.method, "--config", str(folder / "config.yaml")]
+    minutes = str(plan.checkpoint_minutes)
+    return ["--method", plan.method, "--config", str(folder / "config.yaml"), "--checkpoint-minutes", minutes]
 
 
 WORKER = Worker(

@@ -1,6 +1,6 @@
 """One training process; torchrun starts one for each GPU.
 
-It runs torchtune's own distributed recipe on one configuration, and goes on from the newest whole epoch.
+It runs torchtune's own distributed recipe on one configuration, and goes on from the newest whole checkpoint.
 """
 
 import argparse
@@ -23,14 +23,17 @@ from kfp_finetune.components.torchtune_train.cpu import support_cpu
 from kfp_finetune.components.torchtune_train.dora import mend_magnitudes
 from kfp_finetune.components.torchtune_train.fits import open_fits
 from kfp_finetune.components.torchtune_train.fitting import fit_batch, watched
+from kfp_finetune.components.torchtune_train.intervals import SHARE
 from kfp_finetune.components.torchtune_train.overrides import merge
 from kfp_finetune.components.torchtune_train.quantization import restore_in
 from kfp_finetune.components.torchtune_train.sampler import LengthSampler
 from kfp_finetune.components.torchtune_train.settings import TrainSettings, runs_without_fsdp
+from kfp_finetune.components.torchtune_train.steps import keep_steps
 from kfp_finetune.components.torchtune_train.tensor_parallel import clip_over_meshes
 from kfp_finetune.launch.process import die_with_parent
 from kfp_finetune.training.measure import measure, record_result
 from kfp_finetune.training.noting import note_environment
+from kfp_finetune.training.plan import CHECKPOINT_MINUTES
 
 FULL = ("full_finetune_distributed", "FullFinetuneRecipeDistributed")
 ADAPTER = ("lora_finetune_distributed", "LoRAFinetuneRecipeDistributed")
@@ -90,12 +93,16 @@ def _moved(value: Any, training: str, now: str) -> Any:
     return roots[1] + value.removeprefix(roots[0]) if is_below else value
 
 
-def train(method: str, config: DictConfig) -> None:
+def train(
+    method: str, config: DictConfig, checkpoint_minutes: float = CHECKPOINT_MINUTES, share: float = SHARE
+) -> None:
     """Runs the recipe and, on the first process, writes what it measured.
 
     Args:
         method: One of `METHODS`.
         config: Everything the recipe reads.
+        checkpoint_minutes: Between checkpoints inside an epoch; 0 for none.
+        share: The most of the time that these may take.
     """
     file, name = choose_recipe(method, int(os.environ["WORLD_SIZE"]))
     on_gpu = config.device == "cuda"
@@ -112,6 +119,7 @@ def train(method: str, config: DictConfig) -> None:
         initialize_alike(recipe._model, config.seed)
     training = Path(config.output_dir)
     fit = fit_batch(recipe, training, open_fits(training))
+    finish = keep_steps(recipe, config, checkpoint_minutes, share)
     rows = recipe._dataloader.dataset
     rows.tokens_read = 0
     readers = torch.distributed.get_world_size() // config.get("tensor_parallel_dim", 1)
@@ -124,6 +132,7 @@ def train(method: str, config: DictConfig) -> None:
     seconds = time.monotonic() - began
     # Processes that share each matrix read the same rows.
     tokens = rows.tokens_read * readers / torch.distributed.get_world_size()
+    finish()
     peak = recipe._metric_logger.peak_memory_gib if torch.distributed.get_rank() == 0 else 0.0
     record_result(training, measure(tokens, seconds, on_gpu, peak))
     recipe.cleanup()
@@ -138,14 +147,19 @@ def _mend(config: DictConfig, on_gpu: bool) -> None:
         torch.nn.utils.clip_grad_norm_ = clip_over_meshes  # type: ignore[assignment]
 
 
-def main() -> None:
-    """Reads the command line and trains."""
+def main(share: float = SHARE) -> None:
+    """Reads the command line and trains.
+
+    Args:
+        share: The most of the time that checkpoints inside epochs may take.
+    """
     die_with_parent()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--method", choices=METHODS, required=True)
     parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--checkpoint-minutes", type=float, default=CHECKPOINT_MINUTES)
     arguments = parser.parse_args()
-    train(arguments.method, ready_config(arguments.config))
+    train(arguments.method, ready_config(arguments.config), arguments.checkpoint_minutes, share)
 
 
 if __name__ == "__main__":

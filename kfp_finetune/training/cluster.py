@@ -206,7 +206,7 @@ def train_on_cluster(plan: Plan, worker: Worker, request: Request, run: str) -> 
         runtime_kind=patiently(find_runtime)(cluster, request.runtime),
         image=request.image,
         command=["python", "-m", worker.node, "--training", plan.key, "--num-procs", str(plan.num_procs_per_node),
-                 "--workspace", MOUNT_PATH],
+                 "--workspace", MOUNT_PATH, "--checkpoint-minutes", f"{plan.checkpoint_minutes:g}"],
         num_nodes=plan.num_nodes,
         num_procs_per_node=plan.num_procs_per_node,
         accelerator=request.accelerator,

@@ -8,7 +8,9 @@ from kfp_finetune.training.epochs import whole_epochs
 from kfp_finetune.workspace import Workspace
 
 
-def check_room(workspace: Workspace, key: str, to_write: int, what: str) -> list[Problem]:
+def check_room(
+    workspace: Workspace, key: str, to_write: int, what: str, mend: str = "set keep_last_n_checkpoints to 1"
+) -> list[Problem]:
     """Compares what a training and its export will write with what the volume has left.
 
     Args:
@@ -16,8 +18,10 @@ def check_room(workspace: Workspace, key: str, to_write: int, what: str) -> list
         key: The training's; what lies there already need not be written again.
         to_write: The most bytes that lie there at once.
         what: That takes them, for the message.
+        mend: What the user can change to write less.
     """
-    there = [*whole_epochs(workspace.training(key)).values(), workspace.export(key)]
+    training = workspace.training(key)
+    there = [*whole_epochs(training).values(), *training.glob("step_*"), workspace.export(key)]
     written = sum(path.stat().st_size for directory in there if directory.exists() for path in files_below(directory))
     needed = max(0, to_write - written)
     free = shutil.disk_usage(workspace.root).free
@@ -28,6 +32,6 @@ def check_room(workspace: Workspace, key: str, to_write: int, what: str) -> list
             "workspace",
             f"{free / 1e9:,.2f} GB free",
             f"{needed / 1e9:,.2f} GB for {what}",
-            "Free space on the volume or enlarge it, or set keep_last_n_checkpoints to 1.",
+            f"Free space on the volume or enlarge it, or {mend}.",
         )
     ]

@@ -4,11 +4,12 @@ import argparse
 import os
 import signal
 import sys
+from dataclasses import replace
 
 from kfp_finetune.errors import clear_errors
 from kfp_finetune.launch.process import TERMINATED, Topology
 from kfp_finetune.training.epochs import finished_epochs
-from kfp_finetune.training.plan import read_plan
+from kfp_finetune.training.plan import CHECKPOINT_MINUTES, read_plan
 from kfp_finetune.training.train import Worker, launch_workers, train
 from kfp_finetune.workspace import open_workspace
 
@@ -16,7 +17,14 @@ NODE_RANK = "PET_NODE_RANK"
 """torchrun's variable (`--node-rank`), which Kubeflow Trainer sets in every pod."""
 
 
-def run_node(worker: Worker, key: str, num_procs: int, workspace_root: str, rank: int) -> None:
+def run_node(
+    worker: Worker,
+    key: str,
+    num_procs: int,
+    workspace_root: str,
+    rank: int,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
+) -> None:
     """Runs this node's processes; the first node holds the training's lock, writes its report and tells its figures.
 
     Args:
@@ -25,13 +33,14 @@ def run_node(worker: Worker, key: str, num_procs: int, workspace_root: str, rank
         num_procs: Processes on this node.
         workspace_root: Absolute path of the mounted volume.
         rank: The node's number.
+        checkpoint_minutes: See `Plan`; the plan on the volume may be of a run that said something else.
 
     Raises:
         LaunchError: If a process failed.
         UserError: If the volume cannot be written, or does not hold the training.
     """
     training = open_workspace(workspace_root).training(key)
-    plan = read_plan(training)
+    plan = replace(read_plan(training), checkpoint_minutes=checkpoint_minutes)
     topology = Topology.one_node(num_procs, rank)
     if rank == 0:
         print(train(plan, worker, workspace_root, topology).to_line(), flush=True)
@@ -51,6 +60,8 @@ def main(worker: Worker) -> None:
     parser.add_argument("--training", required=True, help="key of the training")
     parser.add_argument("--num-procs", type=int, required=True, help="processes on this node")
     parser.add_argument("--workspace", required=True, help="where the volume is mounted")
+    parser.add_argument("--checkpoint-minutes", type=float, default=CHECKPOINT_MINUTES, help="see Plan")
     given = parser.parse_args()
+    rank = int(os.environ.get(NODE_RANK, "0"))
     with clear_errors():
-        run_node(worker, given.training, given.num_procs, given.workspace, int(os.environ.get(NODE_RANK, "0")))
+        run_node(worker, given.training, given.num_procs, given.workspace, rank, given.checkpoint_minutes)

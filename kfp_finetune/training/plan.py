@@ -22,6 +22,9 @@ TORCHTUNE, TRANSFORMERS = "torchtune", "transformers"
 CAUSAL_LM = "AutoModelForCausalLM"
 """The class of transformers that loads what torchtune trains."""
 
+CHECKPOINT_MINUTES = 10.0
+"""Between the checkpoints inside an epoch, where the user says nothing else."""
+
 IN_FOUR_BITS = frozenset({"qlora", "qdora"})
 """Methods that hold the base's weights in four bits."""
 
@@ -55,6 +58,7 @@ class Plan:
         dataset_revision: The dataset's, as exactly as its source said it.
         evaluation: Tasks that this run evaluates the model on, and where their data lies; empty for none.
         expected: What it is expected to need of a GPU, as `Forecast.to_dict` gives it; empty if that is not known.
+        checkpoint_minutes: Between the checkpoints inside an epoch; 0 for none but the epochs'. For torchtune alone.
     """
 
     key: str
@@ -81,6 +85,7 @@ class Plan:
     dataset_revision: str = ""
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     expected: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint_minutes: float = CHECKPOINT_MINUTES
 
     @property
     def quantizes_base(self) -> bool:

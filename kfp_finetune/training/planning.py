@@ -20,13 +20,17 @@ from kfp_finetune.training.gate import failed_bounds
 from kfp_finetune.training.plan import PLAN_NAME, Plan, read_plan
 from kfp_finetune.training.published import published_places
 from kfp_finetune.training.request import Request
+from kfp_finetune.training.steps import newest_step
 from kfp_finetune.training.summary import Summary, read_summary
 from kfp_finetune.workspace import Workspace, open_workspace
 
 FEW_STEPS = 20
 """A training with fewer steps gets a warning."""
 
-OF_NOW = ("num_procs_per_node", "num_nodes", "work", "origin", "license", "dataset_revision", "evaluation")
+OF_NOW = (
+    "num_procs_per_node", "num_nodes", "work", "origin", "license", "dataset_revision", "evaluation",
+    "checkpoint_minutes",
+)  # fmt: skip
 """What a plan says that does not shape the result: the same processes may have been spread over other machines when it
 was written, and the same model had another address."""
 
@@ -58,8 +62,8 @@ class Outcome:
 
     Args:
         plan: The training.
-        state: "new", "resume" (epochs of it are on the volume), "trained" or "done" (it is exported and the newest of
-            its series).
+        state: "new", "resume" (checkpoints of it are on the volume), "trained" or "done" (it is exported and the newest
+            of its series).
         summary: Its figures, if it is trained and not done.
         skipped: Whether it is done since another training would do to its result what it did itself.
     """
@@ -204,7 +208,7 @@ def _prepare(workspace: Workspace, outline: Plan, write: Callable[[Path], Plan])
     finished = finished_epochs(training)
     if finished == plan.epochs:
         return Outcome(plan, "trained", read_summary(training))
-    return Outcome(plan, "resume" if finished else "new")
+    return Outcome(plan, "resume" if finished or newest_step(training) else "new")
 
 
 def describe(outcome: Outcome) -> str:
@@ -212,7 +216,7 @@ def describe(outcome: Outcome) -> str:
     plan, state = outcome.plan, outcome.state
     words = {
         "new": "new: it will be trained",
-        "resume": "found unfinished: it goes on from its newest epoch",
+        "resume": "found unfinished: it goes on from its newest checkpoint",
         "trained": "trained already: it is evaluated, exported and published",
         "done": "done already: nothing to do",
     }

@@ -12,6 +12,7 @@ from kfp_finetune.reports.training import training_report
 from kfp_finetune.training.environment import read_environment
 from kfp_finetune.training.epochs import finished_epochs, sweep_unfinished
 from kfp_finetune.training.plan import Plan
+from kfp_finetune.training.steps import newest_step, sweep_steps
 from kfp_finetune.training.summary import REPORT_NAME, Summary, facts, read_summary
 from kfp_finetune.workspace import open_workspace
 
@@ -57,8 +58,11 @@ def train(plan: Plan, worker: Worker, workspace_root: str, topology: Topology | 
             print(f"training {plan.key} is finished already", flush=True)
             worker.conclude(plan, training)
             return read_summary(training)
-        print(f"training {plan.key} begins at epoch {finished + 1} of {plan.epochs}", flush=True)
         sweep_unfinished(training)
+        sweep_steps(training)
+        step = newest_step(training)
+        where = f"epoch {finished + 1} of {plan.epochs}" + (f", step {step.number + 1}" if step else "")
+        print(f"training {plan.key} begins at {where}", flush=True)
         failure = ""
         try:
             launch_workers(plan, worker, training, topology or Topology.one_machine(plan.num_procs_per_node))
@@ -91,7 +95,7 @@ def launch_workers(plan: Plan, worker: Worker, training: Path, topology: Topolog
             raise
         raise refuse(
             "workspace",
-            f"{training}, whose volume is full; its whole epochs are kept",
+            f"{training}, whose volume is full; its whole checkpoints are kept",
             f"room for {plan.epochs} checkpoints of the model",
             "Free space on the volume or enlarge it, then run again: the training goes on.",
         ) from error

@@ -76,7 +76,7 @@ class Pattern:
 
 
 PATTERNS = (
-    Pattern(NO_SPACE, "the volume is full. Free space on it or enlarge it; whole epochs are kept"),
+    Pattern(NO_SPACE, "the volume is full. Free space on it or enlarge it; whole checkpoints are kept"),
     Pattern(SMALLER_BATCHES, SMALLER_BATCHES, retryable=True),
     Pattern(r"torch\.(cuda\.)?OutOfMemoryError|CUDA out of memory", f"the GPU's memory is too small. {OUT_OF_MEMORY}"),
     Pattern(

@@ -277,7 +277,7 @@ def _too_long(what: str, seconds: float, why: str) -> Failure:
     parameter = "start_timeout_minutes" if what == "start" else "timeout_hours"
     message = (
         f"training did not {what} within {seconds / 60:g} minutes (trainjob.{parameter}): {why}\n"
-        "Mend what keeps it, or allow more time, and start the run again; whole epochs are kept."
+        "Mend what keeps it, or allow more time, and start the run again; whole checkpoints are kept."
     )
     return Failure(message, retryable=False, broken=False)
 
@@ -303,11 +303,11 @@ def _conclude(
         return None
     failed = condition(view.job, "Failed") if view.job is not None else None
     if failed and failed.get("reason") == "DeadlineExceeded":
-        message = "training took longer than trainjob.timeout_hours, and was ended; whole epochs are kept."
+        message = "training took longer than trainjob.timeout_hours, and was ended; whole checkpoints are kept."
         return Failure(f"{message}\nAllow more time and start the run again: it goes on.", retryable=False)
     if view.deleted and not view.failed_at:
         return Failure(
-            f"TrainJob {lease.name} was deleted while this step waited for it; whole epochs are kept.\n"
+            f"TrainJob {lease.name} was deleted while this step waited for it; whole checkpoints are kept.\n"
             "If that was not on purpose, start the run again: it goes on.",
             retryable=False,
         )

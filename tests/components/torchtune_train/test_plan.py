@@ -107,6 +107,14 @@ def test_what_does_not_shape_the_result_is_the_same_training(tmp_path: Path):
     assert found.plan(advanced=one).plan.key == found.plan(advanced=other).plan.key
 
 
+def test_a_planned_training_goes_on_with_the_checkpoints_that_are_asked_for_now(tmp_path: Path):
+    found = start(tmp_path)
+    first = found.plan().plan
+    second = found.plan(advanced={"checkpoint_minutes": 3}).plan
+    assert (first.checkpoint_minutes, second.checkpoint_minutes) == (10, 3)
+    assert first.key == second.key and not found.plan(advanced={"checkpoint_minutes": 0}).plan.checkpoint_minutes
+
+
 def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path):
     found = start(tmp_path, use_sliding_window=True)
     with pytest.raises(UserError) as caught:

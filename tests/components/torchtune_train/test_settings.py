@@ -53,6 +53,7 @@ ANYTHING = st.one_of(
         ("num_output_chunks", 0),
         ("tensor_parallel_dim", 0),
         ("keep_last_n_checkpoints", -1),
+        ("checkpoint_minutes", -0.5),
         ("export_checkpoint", "newest"),
     ],
 )
