@@ -22,6 +22,8 @@ ALL = {
     "export": "export_time",
     "pipeline": "pipeline_time",
     "estimate": "estimate_error",
+    "scale": "scale",
+    "reads": "start_reads",
 }
 """Modules, imported in turn: fetch before those with torch, since a process begins with its parent's peak memory."""
 

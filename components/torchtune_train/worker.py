@@ -21,6 +21,7 @@ from kfp_finetune.components.torchtune_train.adapters import initialize_alike
 from kfp_finetune.components.torchtune_train.checkpoints import resume_settings
 from kfp_finetune.components.torchtune_train.cpu import support_cpu
 from kfp_finetune.components.torchtune_train.dora import mend_magnitudes
+from kfp_finetune.components.torchtune_train.first_reads import read_in_first_process
 from kfp_finetune.components.torchtune_train.fits import open_fits
 from kfp_finetune.components.torchtune_train.fitting import fit_batch, watched
 from kfp_finetune.components.torchtune_train.intervals import SHARE
@@ -34,6 +35,7 @@ from kfp_finetune.launch.process import die_with_parent
 from kfp_finetune.training.measure import measure, record_result
 from kfp_finetune.training.noting import note_environment
 from kfp_finetune.training.plan import CHECKPOINT_MINUTES
+from kfp_finetune.training.start import StartWatch
 
 FULL = ("full_finetune_distributed", "FullFinetuneRecipeDistributed")
 ADAPTER = ("lora_finetune_distributed", "LoRAFinetuneRecipeDistributed")
@@ -104,10 +106,12 @@ def train(
         checkpoint_minutes: Between checkpoints inside an epoch; 0 for none.
         share: The most of the time that these may take.
     """
+    start = StartWatch()
     file, name = choose_recipe(method, int(os.environ["WORLD_SIZE"]))
     on_gpu = config.device == "cuda"
     note_environment(Path(config.output_dir), "torchtune", "torchao")
     _mend(config, on_gpu)
+    read_in_first_process(method, config)
     if method != "full":
         torch.distributed.init_process_group("cuda:nccl,cpu:gloo" if on_gpu else "gloo")
     module = load_recipe(file)
@@ -126,6 +130,7 @@ def train(
     if torch.distributed.get_rank() == 0:
         optimizer = recipe._optimizer or recipe._optim_ckpt_wrapper
         recipe._metric_logger.begin(float(get_lr(optimizer)), lambda: rows.tokens_read * readers)
+    start.loaded()
     began = time.monotonic()
     with watched(training, fit):
         recipe.train()

@@ -21,6 +21,7 @@ from kfp_finetune.launch.process import die_with_parent
 from kfp_finetune.training.epochs import finished_epochs
 from kfp_finetune.training.measure import measure, record_result
 from kfp_finetune.training.noting import note_environment
+from kfp_finetune.training.start import StartWatch
 
 
 def train(training: Path, workspace: Path) -> None:
@@ -30,6 +31,7 @@ def train(training: Path, workspace: Path) -> None:
         training: The training's folder.
         workspace: Where the volume is mounted.
     """
+    start = StartWatch()
     recipe, state = read_recipe(training), state_to_resume(training)
     settings = recipe.settings
     note_environment(training, "transformers", "accelerate", *(["peft"] if settings.lora_config else []))
@@ -42,6 +44,7 @@ def train(training: Path, workspace: Path) -> None:
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.add_callback(StepFigures(trainer, training, recipe.total_steps, time.monotonic))
     trainer.add_callback(EpochCheckpoints(trainer, training, settings.epochs, settings.keep_last_n_checkpoints))
+    start.loaded()
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=str(state) if state else None)
     result = measure(float(trainer.tokens_read), time.monotonic() - began, arguments.device.type == "cuda")

@@ -4,9 +4,13 @@ import argparse
 import os
 import signal
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 
-from kfp_finetune.errors import clear_errors
+from kfp_finetune.errors import StepError, UserError, clear_errors
 from kfp_finetune.launch.process import TERMINATED, Topology
 from kfp_finetune.training.epochs import finished_epochs
 from kfp_finetune.training.plan import CHECKPOINT_MINUTES, read_plan
@@ -15,6 +19,11 @@ from kfp_finetune.workspace import open_workspace
 
 NODE_RANK = "PET_NODE_RANK"
 """torchrun's variable (`--node-rank`), which Kubeflow Trainer sets in every pod."""
+
+TERMINATION_LOG = Path("/dev/termination-log")
+"""Kubernetes takes what a container leaves here into the pod's status, which outlives the pod's log."""
+
+LAST_WORDS_BYTES = 2000
 
 
 def run_node(
@@ -48,6 +57,23 @@ def run_node(
         launch_workers(plan, worker, training, topology)
 
 
+@contextmanager
+def leaving_last_words(path: Path = TERMINATION_LOG) -> Iterator[None]:
+    """Leaves the end of what the body's failure says where Kubernetes looks for it.
+
+    Args:
+        path: That file; where there is none, as outside a container, none is made.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = str(error) if isinstance(error, UserError | StepError) else traceback.format_exc()
+        with suppress(OSError), path.open("r+b") as file:
+            file.truncate()
+            file.write(text.encode(errors="replace")[-LAST_WORDS_BYTES:])
+        raise
+
+
 def main(worker: Worker) -> None:
     """Reads the command line and runs this node.
 
@@ -63,5 +89,5 @@ def main(worker: Worker) -> None:
     parser.add_argument("--checkpoint-minutes", type=float, default=CHECKPOINT_MINUTES, help="see Plan")
     given = parser.parse_args()
     rank = int(os.environ.get(NODE_RANK, "0"))
-    with clear_errors():
+    with clear_errors(), leaving_last_words():
         run_node(worker, given.training, given.num_procs, given.workspace, rank, given.checkpoint_minutes)

@@ -24,10 +24,14 @@ class Request:
     Args:
         path: Without the query.
         query: The query's parameters.
+        method: Of HTTP.
+        body: What was sent.
     """
 
     path: str
     query: dict[str, str]
+    method: str = "GET"
+    body: bytes = b""
 
 
 @dataclass
@@ -123,9 +127,12 @@ def serving(choose: Callable[[Request], Answer]) -> Iterator[tuple[Server, clien
 
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
-            request = Request(parts.path, dict(parse_qsl(parts.query)))
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            request = Request(parts.path, dict(parse_qsl(parts.query)), self.command, body)
             server.requests.append(request)
             server.choose(request)(self)
+
+        do_POST = do_PATCH = do_DELETE = do_GET
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from kfp_finetune.cluster.pods import Pod as Pod
@@ -129,9 +130,7 @@ def ended(pod: Pod) -> Ended | None:
 
     A runtime may start a container again that failed; to a training of several nodes it is lost all the same.
     """
-    metadata, status = pod["metadata"], pod.get("status") or {}
-    state = "lastState" if has_restarted(pod) else "state"
-    final = (container(pod).get(state) or {}).get("terminated") or {}
+    metadata, status, final = pod["metadata"], pod.get("status") or {}, _final(pod)
     if final.get("exitCode") == 0 and status.get("phase") != "Failed":
         return None
     here = {"pod": metadata["name"], "node": node_of(pod), "machine": (pod.get("spec") or {}).get("nodeName", "")}
@@ -139,7 +138,7 @@ def ended(pod: Pod) -> Ended | None:
     if final.get("reason") == "OOMKilled":
         cause = f"out of memory (OOMKilled): the pod's memory is too small. {OUT_OF_MEMORY}, or raise trainjob.memory"
         return Ended(**here, cause=cause, retryable=False, time=time)
-    if disruption := _disruption(metadata, status):
+    if disruption := _disruption(metadata, status, final):
         return Ended(**here, cause=disruption, retryable=True, time=time)
     if final:
         code = final["exitCode"]
@@ -155,15 +154,37 @@ def ended(pod: Pod) -> Ended | None:
     return None
 
 
-def _disruption(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> str:
-    """How the cluster took a pod away; empty if it did not."""
+def last_words(pod: Pod) -> list[str]:
+    """What a pod's container left in its termination message when it failed: it outlives the log."""
+    final = _final(pod)
+    return str(final.get("message") or "").splitlines() if final.get("reason") == "Error" else []
+
+
+def _final(pod: Pod) -> Mapping[str, Any]:
+    """How a pod's container, or the one that failed before it, ended; empty if it has not."""
+    state = "lastState" if has_restarted(pod) else "state"
+    return (container(pod).get(state) or {}).get("terminated") or {}
+
+
+def _disruption(metadata: Mapping[str, Any], status: Mapping[str, Any], final: Mapping[str, Any]) -> str:
+    """How the cluster took a pod away; empty if it did not, or only after the pod had failed by itself."""
     target = next((one for one in status.get("conditions") or () if one["type"] == "DisruptionTarget"), None)
     if target and target["status"] == "True":
         return f"the cluster took it away ({target.get('reason')}: {target.get('message')})"
     reason = status.get("reason") or ""
     if reason in DISRUPTIONS or reason.startswith("OutOf"):
         return f"the cluster took it away ({reason}: {status.get('message', 'no message')})"
-    return "it was deleted" if metadata.get("deletionTimestamp") else ""
+    return "it was deleted" if metadata.get("deletionTimestamp") and not _failed_before(metadata, final) else ""
+
+
+def _failed_before(metadata: Mapping[str, Any], final: Mapping[str, Any]) -> bool:
+    """Whether a pod's container had failed when the pod's deletion was asked for, as some runtimes do to begin anew."""
+    if not final.get("finishedAt") or final["exitCode"] == TERMINATED:
+        return False
+    # A deletion's time is when the pod is to be gone at the latest.
+    grace = timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0)
+    asked = datetime.fromisoformat(metadata["deletionTimestamp"]) - grace
+    return datetime.fromisoformat(final["finishedAt"]) <= asked
 
 
 def with_log(end: Ended, lines: Sequence[str]) -> Ended:

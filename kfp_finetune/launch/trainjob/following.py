@@ -24,6 +24,8 @@ from kfp_finetune.launch.trainjob.diagnosis import (
     first_cause,
     has_restarted,
     is_running,
+    last_words,
+    node_of,
     with_log,
 )
 from kfp_finetune.launch.trainjob.jobs import Job, condition
@@ -111,16 +113,17 @@ def updated(view: View, event: Listed | Changed, uid: str, since: str = "") -> V
         since: When that job was made, RFC 3339; older pods are an earlier job's, on a machine that is lost.
     """
     if event.kind == "pod":
-        told = event.objects if isinstance(event, Listed) else {event.name: event.object}
-        now = _made_since(max(since, view.taken_at), told)
+        known = event.objects if isinstance(event, Listed) else {event.name: event.object}
+        now = _made_since(max(since, view.taken_at), known)
         if isinstance(event, Changed) and not now:
             return view
         missing = [name for name in view.pods if name not in now] if isinstance(event, Listed) else []
         gone = {name: _deleted(view.pods[name]) for name in missing}
         if isinstance(event, Changed) and event.gone:
             now = {event.name: _deleted(event.object)}
-        view = replace(view, pods={**view.pods, **gone, **now}, pods_known=True)
-        return replace(view, failed_at=view.failed_at or (time.monotonic() if view.ends else 0.0))
+        told = {**gone, **now}
+        failed_at = view.failed_at or (time.monotonic() if any(map(ended, told.values())) else 0.0)
+        return replace(view, pods={**view.pods, **told}, pods_known=True, failed_at=failed_at)
     if isinstance(event, Listed):
         job = next((job for job in event.objects.values() if job["metadata"]["uid"] == uid), None)
         return _with_job(view, job) if job else replace(view, deleted=True)
@@ -145,8 +148,8 @@ def _made_since(time: str, pods: Mapping[str, Pod]) -> Mapping[str, Pod]:
 
 
 def _deleted(pod: Pod) -> Pod:
-    """A pod that is gone: one that had not ended well was deleted."""
-    return {**pod, "metadata": {"deletionTimestamp": now(), **pod["metadata"]}}
+    """A pod that is gone: one that had not ended was deleted."""
+    return pod if ended(pod) else {**pod, "metadata": {"deletionTimestamp": now(), **pod["metadata"]}}
 
 
 @contextmanager
@@ -222,6 +225,13 @@ def follow_job(
 
 def _take(events: "Queue[Any]", view: View, output: Output, lease: Lease) -> View:
     """Waits a moment for something to change; returns the view with all that has."""
+    view = _with_changes(events, view, output, lease)
+    for pod in view.pods.values():
+        output.attend(pod)
+    return view
+
+
+def _with_changes(events: "Queue[Any]", view: View, output: Output, lease: Lease) -> View:
     try:
         event = events.get(timeout=1.0)
         while True:
@@ -233,8 +243,6 @@ def _take(events: "Queue[Any]", view: View, output: Output, lease: Lease) -> Vie
                     raise event.error
             else:
                 view = updated(view, event, lease.uid, lease.created)
-                for pod in view.pods.values():
-                    output.attend(pod)
             event = events.get_nowait()
     except Empty:
         return view
@@ -295,7 +303,7 @@ def _conclude(
 ) -> Failure | None:
     """Prints the rest of the log and says how it ended."""
     end = time.monotonic() + LAST_LOG_SECONDS
-    while not (view.pods_known and output.is_silent) and time.monotonic() < end:
+    while not (view.pods_known and (output.is_silent or _goes_on(view))) and time.monotonic() < end:
         view = _take(events, view, output, lease)
     output.flush()
     output.print()
@@ -317,9 +325,16 @@ def _conclude(
     return _diagnose(lease.cluster, view, tails)
 
 
+def _goes_on(view: View) -> bool:
+    """Whether the first node still runs although another has failed: it waits for that one, and its log has no end."""
+    first = [container(pod).get("state") or {} for pod in view.pods.values() if node_of(pod) == 0]
+    return bool(view.failed_at) and any("running" in state for state in first)
+
+
 def _diagnose(cluster: Cluster, view: View, tails: Mapping[str, list[str]]) -> Failure:
     shown = sorted(view.ends, key=lambda end: end.time or "9")[:PODS_SHOWN]
     lines = {end.pod: _last_lines(cluster, view.pods[end.pod]) or tails.get(end.pod, []) for end in shown}
+    lines = {pod: said or last_words(view.pods[pod]) for pod, said in lines.items()}
     known = [with_log(end, lines[end.pod]) for end in shown]
     return Failure(diagnosis(known, lines), first_cause(known).retryable)
 

@@ -176,10 +176,11 @@ def wait_until_gone(cluster: Cluster, name: str, uid: str) -> None:
         job = find_job(cluster, name)
         if job is not None and job["metadata"]["uid"] != uid:
             return
-        pods = _pods(cluster, name) if job is None else []
+        pods = _pods(cluster, name, limit=1) if job is None else []
         if job is None and not pods:
             return
         if time.monotonic() > end:
+            pods = _pods(cluster, name)
             if job is None and all(pod.metadata.deletion_timestamp for pod in pods):
                 print(f"{len(pods)} pods of {name} stay Terminating, as on a machine that is lost", flush=True)
                 return
@@ -195,10 +196,10 @@ def wait_until_gone(cluster: Cluster, name: str, uid: str) -> None:
 
 
 @patiently
-def _pods(cluster: Cluster, name: str) -> list[Any]:
+def _pods(cluster: Cluster, name: str, **bounds: int) -> list[Any]:
     with api_call("list", "pods", cluster.namespace):
         pods = client.CoreV1Api(cluster.api).list_namespaced_pod(
-            cluster.namespace, label_selector=f"{JOBSET_LABEL}={name}"
+            cluster.namespace, label_selector=f"{JOBSET_LABEL}={name}", **bounds
         )
     return pods.items
 

@@ -22,6 +22,7 @@ from kfp_finetune.metrics import read_metrics
 from kfp_finetune.training.environment import read_environment
 from kfp_finetune.training.epochs import drop_surplus, finished_epochs, newest_epoch, whole_epochs
 from kfp_finetune.training.plan import Plan
+from kfp_finetune.training.start import parse_start
 
 
 def losses(found: Given, plan: Plan) -> list[float]:
@@ -111,10 +112,14 @@ def test_a_finished_training_is_not_run_again_and_its_folder_tells_all(tmp_path:
     assert (training / "config.yaml").read_text().startswith("# Fine-tuning with torchtune's lora recipe")
 
 
-def test_one_step_already_trains_and_is_logged_with_the_rate_it_was_made_with(tmp_path: Path):
+def test_one_step_already_trains_and_is_logged_with_the_rate_it_was_made_with(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
     found = start(tmp_path)
     plan = found.plan(advanced={"max_steps_per_epoch": 1, "warmup_ratio": 0.0}).plan
     assert train(plan, str(found.root)).steps == 1
+    (began,) = filter(None, map(parse_start, capfd.readouterr().out.splitlines()))
+    assert min(began.imports, began.load, began.first_step) > 0
     (row,) = read_metrics(found.root / plan.training / "metrics.jsonl")
     assert row["lr"] == pytest.approx(5e-3)
     assert row["grad_norm"] > 0 and row["peak_memory_host"] > 0.1

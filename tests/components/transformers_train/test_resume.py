@@ -21,11 +21,13 @@ from kfp_finetune.components.transformers_train.train import train
 from kfp_finetune.metrics import read_metrics
 from kfp_finetune.training.epochs import whole_epochs
 from kfp_finetune.training.plan import Plan
+from kfp_finetune.training.start import parse_start
 
 STEP = """
 import sys
 from pathlib import Path
 from kfp_finetune.training.plan import read_plan
+from kfp_finetune.training.start import parse_start
 from kfp_finetune.components.transformers_train.train import train
 train(read_plan(Path(sys.argv[1])), sys.argv[2])
 """
@@ -101,7 +103,10 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
     before = (training / "before.json").read_text()
 
     summary = train(plan, str(struck.root))
-    assert "begins at epoch 2 of 3" in capfd.readouterr().out
+    printed = capfd.readouterr().out
+    assert "begins at epoch 2 of 3" in printed
+    (began,) = filter(None, map(parse_start, printed.splitlines()))
+    assert min(began.imports, began.load, began.first_step) > 0
     assert len((training / "metrics.jsonl").read_text().splitlines()) == made + 2 * an_epoch
     figures = [
         [{name: row[name] for name in ("step", "loss", "lr", "grad_norm", "tokens")} for row in rows]

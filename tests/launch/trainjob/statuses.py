@@ -20,6 +20,7 @@ def pod(
     restarts: int = 0,
     last: dict[str, Any] | None = None,
     deleted: str = "",
+    grace: int = 0,
     **status: Any,
 ) -> Pod:
     """A pod of a training; by default one that runs."""
@@ -30,13 +31,13 @@ def pod(
         "restartCount": restarts,
         "lastState": last or {},
     }
-    metadata = {
+    metadata: dict[str, Any] = {
         "name": name,
         "uid": f"uid-of-{name}",
         "labels": {"batch.kubernetes.io/job-completion-index": str(node), "jobset.sigs.k8s.io/jobset-name": "job"},
     }
     if deleted:
-        metadata["deletionTimestamp"] = deleted
+        metadata |= {"deletionTimestamp": deleted, "deletionGracePeriodSeconds": grace}
     return {
         "metadata": metadata,
         "spec": {"nodeName": f"machine-{node}"},
@@ -98,6 +99,13 @@ OUT_OF_CPU = pod(
     state={}, phase="Failed", reason="OutOfcpu", message="Node didn't have enough resource: cpu, requested: 2000"
 )
 DELETED = pod(state={"running": {}}, deleted="2026-01-01T00:00:20Z")
+CRASHED_AND_DELETED = pod(state=terminated(1), deleted="2026-01-01T00:00:10Z")
+CRASHED_AND_GOING = pod(state=terminated(1), deleted="2026-01-01T00:00:40Z", grace=30)
+RESTARTED_AND_DELETED = pod(
+    state={"running": {}}, restarts=1, last=terminated(1), deleted="2026-01-01T00:00:40Z", grace=30
+)
+KILLED_WHEN_DELETED = pod(state=terminated(137), deleted="2026-01-01T00:00:09Z", grace=5)
+TOLD_TO_STOP_AND_DELETED = pod(state=terminated(143), deleted="2026-01-01T00:00:40Z", grace=30)
 TOLD_TO_STOP = pod(state=terminated(143), phase="Failed")
 CRASHED = pod(state=terminated(1), phase="Failed")
 REFUSED = pod(state=terminated(2), phase="Failed")

@@ -6,7 +6,7 @@ import pytest
 from launch.trainjob import statuses
 from launch.trainjob.statuses import Pod, pod, terminated
 
-from kfp_finetune.launch.trainjob.diagnosis import Ended, diagnosis, ended, first_cause, with_log
+from kfp_finetune.launch.trainjob.diagnosis import Ended, diagnosis, ended, first_cause, last_words, with_log
 
 WATCHDOG = (
     "[rank1]:[E101 00:10:00.000 ProcessGroupNCCL.cpp:685] [Rank 1] Watchdog caught collective operation timeout: "
@@ -41,6 +41,11 @@ NCCL_OPTIONS = "ProcessGroupNCCL initialization options: size: 2, global rank: 0
         ("NOT_ADMITTED", "no healthy devices", True),
         ("OUT_OF_CPU", "OutOfcpu", True),
         ("DELETED", "it was deleted", True),
+        ("CRASHED_AND_DELETED", "it ended with exit status 1", False),
+        ("CRASHED_AND_GOING", "it ended with exit status 1", False),
+        ("RESTARTED_AND_DELETED", "it ended with exit status 1", False),
+        ("KILLED_WHEN_DELETED", "it was deleted", True),
+        ("TOLD_TO_STOP_AND_DELETED", "it was deleted", True),
         ("TOLD_TO_STOP", "SIGTERM", True),
         ("CRASHED", "it ended with exit status 1", False),
         ("KILLED", "it ended with exit status 137", False),
@@ -161,3 +166,12 @@ def test_a_pod_that_never_had_a_machine_is_told_without_one() -> None:
     end = ended({**statuses.DELETED, "spec": {}})
     assert end is not None
     assert diagnosis([end], {}).startswith("training failed on node 0 (job-node-0-0-abcde): it was deleted")
+
+
+def test_the_last_words_are_those_that_the_container_left_itself() -> None:
+    left = "training ended with exit status 1\nValueError: it broke"
+    crashed_once = terminated(1, "Error", message=left)
+    assert last_words(pod(state=crashed_once)) == left.splitlines()
+    assert last_words(pod(state={"running": {}}, restarts=1, last=crashed_once)) == left.splitlines()
+    assert last_words(statuses.CANNOT_START) == [], "those are the machine's, and told as the cause"
+    assert last_words(statuses.CRASHED) == last_words(statuses.RUNNING) == []

@@ -3,10 +3,10 @@
 import time
 from typing import Any
 
-from launch.trainjob.statuses import CRASHED, ENDED_WELL, pod
+from launch.trainjob.statuses import CRASHED, ENDED_WELL, pod, terminated
 
 from kfp_finetune.cluster.watching import Changed, Listed
-from kfp_finetune.launch.trainjob.following import SETTLE_SECONDS, View, _is_over, updated
+from kfp_finetune.launch.trainjob.following import SETTLE_SECONDS, View, _goes_on, _is_over, updated
 
 UID = "ours"
 
@@ -55,7 +55,14 @@ def test_a_pod_that_ended_well_and_is_gone_is_no_failure() -> None:
 
 def test_a_pod_that_is_gone_keeps_what_it_ended_with() -> None:
     (end,) = after(listed(pod()), changed(CRASHED), changed(CRASHED, gone=True)).ends
-    assert end.time == "2026-01-01T00:00:10Z"
+    assert (end.time, end.cause) == ("2026-01-01T00:00:10Z", "it ended with exit status 1")
+
+
+def test_a_crash_counts_when_the_machine_s_clock_is_ahead_of_this_one() -> None:
+    crashed = pod(state=terminated(1, at="2999-01-01T00:00:00Z"))
+    for gone in changed(crashed, gone=True), listed():
+        (end,) = after(listed(crashed), gone).ends
+        assert end.cause == "it ended with exit status 1"
 
 
 def test_a_running_pod_that_is_gone_was_deleted() -> None:
@@ -128,3 +135,10 @@ def test_a_job_that_was_gone_before_it_was_read_is_over() -> None:
     for event in listed(kind="job"), listed(job("other"), kind="job"):
         view = after(event)
         assert view.job is None and is_over(view)
+
+
+def test_a_first_node_that_runs_on_without_a_failed_one_is_not_waited_for() -> None:
+    crashed = pod(1, terminated(1), phase="Failed")
+    assert _goes_on(after(listed(pod(0), crashed)))
+    assert not _goes_on(after(listed(CRASHED, pod(1)))), "its log is about to end"
+    assert not _goes_on(after(listed(pod(0), pod(1)))), "of a job that is complete the pods may be told late"
