@@ -26,7 +26,7 @@ SETTINGS = {
     "held_out": "test",
 }
 AT_ONCE = 1e-9
-"""Minutes: the next checkpoint is made as soon as the last one took a twentieth of the time and no more."""
+"""Minutes: the next checkpoint is made as soon as the share of the time that they may take allows it."""
 
 
 def measure(directory: Path) -> list[Figure]:

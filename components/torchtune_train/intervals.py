@@ -3,8 +3,9 @@
 import time
 from collections.abc import Callable
 
-SHARE = 0.05
-"""The most of a training's time that its checkpoints inside epochs may take."""
+SHARE = 0.04
+"""The most of a training's time that its checkpoints inside epochs may take, as far as each process can measure it: a
+twentieth at most with what it cannot, such as the caches of processors and of the volume."""
 
 
 class Interval:
