@@ -58,8 +58,8 @@ push: ## pushes both images; REGISTRY= and TAG= as above
 bench: install ## the figures of the README
 	$(BIN)/python -m benchmarks
 
-bench-cluster: install ## a TrainJob by the pipeline and by kubectl, and requests to the API server; as test-cluster
-	$(BIN)/python -m benchmarks cluster
+bench-cluster: install ## a TrainJob by the pipeline and by kubectl, its start, and requests to the API server; as test-cluster
+	$(BIN)/python -m benchmarks cluster start
 
 clean: ## remove what was built, but not .venv
 	rm -rf build dist *.egg-info

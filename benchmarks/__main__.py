@@ -27,7 +27,7 @@ ALL = {
 }
 """Modules, imported in turn: fetch before those with torch, since a process begins with its parent's peak memory."""
 
-ON_REQUEST = {"cluster": "cluster_time"}
+ON_REQUEST = {"cluster": "cluster_time", "start": "start_time"}
 """What needs more than this machine: a KUBECONFIG with administrator rights."""
 
 RESULTS = Path("build/bench.json")

@@ -58,12 +58,13 @@ def measure(directory: Path) -> list[Figure]:
     Args:
         directory: Where to work.
     """
-    with _namespace() as cluster, redirect_stdout(io.StringIO()):
+    with own_namespace() as cluster, redirect_stdout(io.StringIO()):
         return [*_wall_time(cluster, directory), *_requests(cluster)]
 
 
 @contextmanager
-def _namespace() -> Iterator[Cluster]:
+def own_namespace() -> Iterator[Cluster]:
+    """A namespace that is deleted in the end, with a claim named data."""
     api = connect().api
     core = client.CoreV1Api(api)
     name = f"kfp-finetune-bench-{uuid.uuid4().hex[:8]}"
@@ -75,7 +76,13 @@ def _namespace() -> Iterator[Cluster]:
         core.delete_namespace(name)
 
 
-def _spec(num_nodes: int, seconds: int) -> JobSpec:
+def job_spec(num_nodes: int, seconds: int) -> JobSpec:
+    """A job that prints a line a second.
+
+    Args:
+        num_nodes: Its pods.
+        seconds: That it lasts.
+    """
     steps = f"for step in $(seq {seconds}); do echo step $step; sleep 1; done"
     return JobSpec(
         name=f"job-{uuid.uuid4().hex[:8]}",
@@ -96,13 +103,13 @@ def _wall_time(cluster: Cluster, directory: Path) -> list[Figure]:
     """The step that waits for a job, and kubectl."""
 
     def step(number: int) -> float:
-        spec = _spec(2, JOB_SECONDS)
+        spec = job_spec(2, JOB_SECONDS)
         began = time.monotonic()
         run_trainjob(cluster, spec, RUN, lambda line: None)
         return _ended(cluster, spec.name, began)
 
     def kubectl(number: int) -> float:
-        job = trainjob(_spec(2, JOB_SECONDS), trainjob_fields(cluster), RUN, now())
+        job = trainjob(job_spec(2, JOB_SECONDS), trainjob_fields(cluster), RUN, now())
         name = job["metadata"]["name"]
         file = directory / f"{name}.json"
         file.write_text(json.dumps(job))
@@ -143,8 +150,8 @@ def _requests(cluster: Cluster) -> list[Figure]:
     Pods that no machine takes are said to run, all but the first, which alone has a log that is read; so 64 nodes need
     no machine.
     """
-    printing = _spec(2, 2 * FOLLOWED_SECONDS)
-    told = {nodes: replace(_spec(nodes, 1), settings=JobSettings(node_selector=NOWHERE)) for nodes in (2, 64)}
+    printing = job_spec(2, 2 * FOLLOWED_SECONDS)
+    told = {nodes: replace(job_spec(nodes, 1), settings=JobSettings(node_selector=NOWHERE)) for nodes in (2, 64)}
     counts: dict[str, int] = {}
     jobs = {"2 nodes, a line a second": printing, **{f"{nodes} nodes, no log": spec for nodes, spec in told.items()}}
     threads = [
