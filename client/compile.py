@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kfp_finetune.images import REGISTRY_VARIABLE, STEPS_IMAGE_VARIABLE, TAG_VARIABLE, TRAIN_IMAGE_VARIABLE
 
-PIPELINES = ("torchtune_finetune", "transformers_finetune")
+PIPELINES = ("torchtune_finetune", "preference_tuning", "transformers_finetune")
 """Folders below pipelines/; each has a function of its own name in pipeline.py."""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from kfp_finetune.progress import progress_printer
 
 METRICS_NAME = "metrics.jsonl"
-SHOWN = ("loss", "tokens_per_second")
+SHOWN = ("loss", "rewards/accuracies", "rewards/margins", "tokens_per_second")
 """Figures that the progress shows too."""
 
 

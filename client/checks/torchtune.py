@@ -1,6 +1,6 @@
 """The parameters of a pipeline that trains with torchtune."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kfp_finetune.client.checks.trainer import Trainer
@@ -14,15 +14,28 @@ from kfp_finetune.training.gate import OF_EVERY_TRAINING, check_gate, named_of_t
 
 def check(values: Mapping[str, Any], same_machine: bool) -> list[Problem]:
     """What is wrong with torchtune's settings; see `Trainer`."""
+    return check_all(values, same_machine, check_values(values), OF_EVERY_TRAINING)
+
+
+def check_all(
+    values: Mapping[str, Any], same_machine: bool, of_settings: Sequence[Problem], figures: Sequence[str]
+) -> list[Problem]:
+    """What is wrong with the values of a training with torchtune, whatever its rows are.
+
+    Args:
+        values: By name.
+        same_machine: Whether this machine is the one that trains.
+        of_settings: What is wrong with each of the settings by itself.
+        figures: That a gate can bound beside those of tasks.
+    """
     evaluation, gate = values.get("evaluation", {}), values.get("gate", {})
     of_tasks = check_evaluation(evaluation)
     has_tasks = of_tasks or evaluation.get("tasks")
-    figures = (*OF_EVERY_TRAINING, *(named_of_tasks(gate) if has_tasks else ()))
     return [
-        *check_values(values),
+        *of_settings,
         *_check_together(values, same_machine),
         *of_tasks,
-        *check_gate(gate, figures),
+        *check_gate(gate, (*figures, *(named_of_tasks(gate) if has_tasks else ()))),
         *check_export(values.get("export", {})),
     ]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kfp_finetune.client.checks import torchtune, transformers
+from kfp_finetune.client.checks import preferences, torchtune, transformers
 from kfp_finetune.client.checks.addresses import SOURCES, check_addresses
 from kfp_finetune.client.checks.cluster import OBJECTS, VOLUME, check_cluster
 from kfp_finetune.client.checks.trainer import Trainer
@@ -17,7 +17,11 @@ from kfp_finetune.settings import whole_numbers
 from kfp_finetune.training.launcher import check_place
 from kfp_finetune.workspace import MOUNT_PATH, check_series_name
 
-TRAINERS = {"torchtune-finetune": torchtune.TRAINER, "transformers-finetune": transformers.TRAINER}
+TRAINERS = {
+    "torchtune-finetune": torchtune.TRAINER,
+    "preference-tuning": preferences.TRAINER,
+    "transformers-finetune": transformers.TRAINER,
+}
 """How each pipeline of this library trains, by the pipeline's name."""
 
 _COUNTS = ("num_nodes", "num_workers", "num_procs_per_worker", "keep_runs")
@@ -61,8 +65,11 @@ def check_remote(values: Mapping[str, Any], pipeline: str) -> list[Problem]:
 
 def _trainer(values: Mapping[str, Any], pipeline: str) -> Trainer:
     """How a pipeline trains; one of the user's own is taken for one made of the steps whose parameters it has."""
-    own = transformers.TRAINER if transformers.TYPE in values else torchtune.TRAINER
-    return TRAINERS.get(pipeline, own)
+    if pipeline in TRAINERS:
+        return TRAINERS[pipeline]
+    if preferences.BETA in values:
+        return preferences.TRAINER
+    return transformers.TRAINER if transformers.TYPE in values else torchtune.TRAINER
 
 
 def _of_our_kinds(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,8 @@ UiHost = Annotated[
 Package = Annotated[
     str,
     typer.Argument(
-        help="A compiled pipeline.yaml, or the name of one of this library: torchtune_finetune, transformers_finetune."
+        help="A compiled pipeline.yaml, or the name of one of this library: torchtune_finetune, preference_tuning, "
+        "transformers_finetune."
     ),
 ]
 Assignments = Annotated[list[str], typer.Option("--set", "-s", help="A parameter: NAME=VALUE; may be repeated.")]

@@ -19,13 +19,13 @@ def evaluate_model(
     Args:
         training_plan: From plan; the training must have an epoch.
         evaluation: All of it as JSON: losses, perplexities, figures of tasks, answers.
-        metrics: Held-out loss and perplexity before and after, by how much the loss fell, figures of tasks.
+        metrics: Held-out loss and perplexity, or rewards of pairs, before and after, and figures of tasks.
         report: The whole run on one page: losses, a few answers side by side, the training's curves.
         trained: From the step that trained; it only makes this step wait for that one.
         workspace: Where the volume is mounted.
 
     Returns:
-        By how much the held-out loss fell, in nats a token.
+        By how much the held-out loss fell, in nats a token, or a pair.
     """
     from kfp_finetune.errors import clear_errors
 

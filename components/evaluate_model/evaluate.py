@@ -9,6 +9,7 @@ from typing import Any
 
 from kfp_finetune.components.evaluate_model.loss import perplexity
 from kfp_finetune.components.evaluate_model.measure import Measured, Work, measure, read_prompts
+from kfp_finetune.components.evaluate_model.pairs import FIGURE, Preferences, compare_pairs
 from kfp_finetune.publishing import locked, write_atomically
 from kfp_finetune.training.epochs import check_finished, choose_epoch, whole_epochs
 from kfp_finetune.training.evaluation import EVALUATION_NAME, has_run_tasks, read_evaluation
@@ -24,7 +25,8 @@ class Evaluation:
     """How the tuned model compares with its base.
 
     Args:
-        loss_before: Mean negative log-likelihood of the held-out answers' tokens under the base, in nats.
+        loss_before: Mean negative log-likelihood of the held-out answers' tokens under the base, in nats; of pairs of
+            answers, the mean loss of a pair as in training.
         loss_after: The same under the tuned model.
         tokens: How many tokens were compared.
         rows: In how many rows.
@@ -33,6 +35,11 @@ class Evaluation:
         samples: A few prompts, with the expected answer and both models' own.
         benchmarks: By task and figure: `base`, `tuned`, and the standard error of the latter, `stderr`.
         tasks: The settings with which these were measured.
+        preference: Of pairs of answers: the loss and its figures, as `Plan.preference` has them.
+        figure: What matters most of the figures below.
+        figures_before: What else was measured of the base on the held-out rows, by name.
+        figures_after: The same of the tuned model.
+        epochs: Loss and figures of each epoch that was looked at, by the epoch's name.
     """
 
     loss_before: float
@@ -44,17 +51,24 @@ class Evaluation:
     samples: Sequence[dict[str, str]]
     benchmarks: Mapping[str, Mapping[str, Mapping[str, float | None]]] = field(default_factory=dict)
     tasks: Mapping[str, Any] = field(default_factory=dict)
+    preference: Mapping[str, Any] = field(default_factory=dict)
+    figure: str = ""
+    figures_before: Mapping[str, float] = field(default_factory=dict)
+    figures_after: Mapping[str, float] = field(default_factory=dict)
+    epochs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def figures(self) -> dict[str, float]:
-        """The losses, their exponentials, and by how much the loss fell; those that are numbers."""
+        """The losses, by how much they fell, and what else was measured before and after; those that are numbers."""
         figures = {
             "loss_before": self.loss_before,
             "loss_after": self.loss_after,
             "improvement": self.loss_before - self.loss_after,
-            "perplexity_before": perplexity(self.loss_before),
-            "perplexity_after": perplexity(self.loss_after),
+            **{f"{name}_before": value for name, value in self.figures_before.items()},
+            **{f"{name}_after": value for name, value in self.figures_after.items()},
         }
+        if not self.preference:
+            figures |= {f"perplexity_{when}": perplexity(figures[f"loss_{when}"]) for when in ("before", "after")}
         return {name: figure for name, figure in figures.items() if math.isfinite(figure)}
 
     def to_dict(self) -> dict[str, Any]:
@@ -115,22 +129,48 @@ def _write(plan: Plan, training: Path, evaluation: Evaluation) -> None:
 
 
 def _compare(plan: Plan, root: Path, num_procs: int) -> Evaluation:
-    """Loss and answers of the base and of the epoch that is to be exported."""
+    """Figures and answers of the base and of the epoch that is to be exported."""
     training = root / plan.training
     epochs = list(whole_epochs(training).values())
     compared = epochs if plan.export_checkpoint == "best" else epochs[-1:]
-    before, *measured = (_measure_rows(plan, root, model, num_procs) for model in (root / plan.model, *compared))
-    best = min(range(len(measured)), key=lambda index: measured[index].loss)
-    after = measured[best]
+    base, *measured = (_measure_rows(plan, root, model, num_procs) for model in (root / plan.model, *compared))
+    before, *judged = (_judge(plan, found, base) for found in (base, *measured))
+    best = min(range(len(judged)), key=lambda index: judged[index].loss)
     choose_epoch(training, compared[best])
-    prompts = read_prompts(training)
     samples = [
         {"prompt": prompt["prompt"], "expected": prompt["expected"], "base": theirs, "tuned": ours}
-        for prompt, theirs, ours in zip(prompts, before.answers, after.answers, strict=True)
+        for prompt, theirs, ours in zip(read_prompts(training), base.answers, measured[best].answers, strict=True)
     ]
-    losses = {epoch.name: figures.loss for epoch, figures in zip(compared, measured, strict=True)}
-    rows = plan.held_out["rows"]
-    return Evaluation(before.loss, after.loss, after.tokens, rows, compared[best].name, losses, samples)
+    found = Evaluation(
+        loss_before=before.loss,
+        loss_after=judged[best].loss,
+        tokens=plan.held_out["label_tokens"] if plan.preference else base.tokens,
+        rows=plan.held_out["rows"],
+        epoch=compared[best].name,
+        epoch_losses={epoch.name: figures.loss for epoch, figures in zip(compared, judged, strict=True)},
+        samples=samples,
+    )
+    return _with_preferences(found, plan, before, dict(zip(found.epoch_losses, judged, strict=True)))
+
+
+def _judge(plan: Plan, found: Measured, base: Measured) -> Preferences:
+    """The loss of a model, and what else is told of its preferences beside its base's."""
+    return compare_pairs(found.pairs, base.pairs, plan.preference) if plan.preference else Preferences(found.loss, {})
+
+
+def _with_preferences(
+    evaluation: Evaluation, plan: Plan, before: Preferences, epochs: Mapping[str, Preferences]
+) -> Evaluation:
+    if not plan.preference:
+        return evaluation
+    return replace(
+        evaluation,
+        preference=plan.preference,
+        figure=FIGURE,
+        figures_before=before.figures,
+        figures_after=epochs[evaluation.epoch].figures,
+        epochs={name: {"loss": found.loss, **found.figures} for name, found in epochs.items()},
+    )
 
 
 def _measure_rows(plan: Plan, root: Path, model: Path, num_procs: int) -> Measured:

@@ -59,19 +59,51 @@ def held_out_loss(
     return total / max(count, 1), count
 
 
-@torch.inference_mode()
+def row_losses(what: str, model: PreTrainedModel, rows: datasets.Dataset, share: Share | None = None) -> list[float]:
+    """The summed loss of each row's tokens that are not masked: its negative log-probability.
+
+    Args:
+        what: Name of the work, for its progress.
+        model: In evaluation mode.
+        rows: With `tokens` and `labels`.
+        share: This process's share. Default: all of it.
+
+    Returns:
+        The losses of all rows, in nats, in the rows' order.
+    """
+    share = share or Share()
+    batches = batch_by_length([len(tokens) for tokens in rows["tokens"]], TOKENS_IN_BATCH)
+    mine = batches[share.rank :: share.world_size]
+    report = progress_printer(what, len(mine), "batch")
+    losses = torch.zeros(len(rows), dtype=torch.float64, device=model.device)
+    for done, indices in enumerate(mine, start=1):
+        lost, _ = _token_losses(model, rows[indices])
+        losses[indices] = lost.double().sum(1).to(losses.device)
+        report(done)
+    if share.world_size > 1:
+        torch.distributed.all_reduce(losses)
+    return losses.tolist()
+
+
 def _batch_loss(model: PreTrainedModel, batch: dict[str, list[list[int]]]) -> tuple[float, int]:
     """Sum of the losses of a batch's tokens, and their number."""
+    losses, counted = _token_losses(model, batch)
+    return float(losses.double().sum()), counted
+
+
+@torch.inference_mode()
+def _token_losses(model: PreTrainedModel, batch: dict[str, list[list[int]]]) -> tuple[torch.Tensor, int]:
+    """The loss of each token but a row's first, zero where it is masked: [rows, tokens - 1]; and how many are not."""
     tokens, mask = _pad(batch["tokens"], 0, model.device)
     labels, _ = _pad(batch["labels"], IGNORED, model.device)
     logits = model(input_ids=tokens, attention_mask=mask).logits[:, :-1].flatten(0, 1)
     targets = labels[:, 1:].flatten().to(logits.device)
     pieces = zip(logits.split(POSITIONS_AT_ONCE), targets.split(POSITIONS_AT_ONCE), strict=True)
     losses = [
-        torch.nn.functional.cross_entropy(piece.float(), target, ignore_index=IGNORED, reduction="sum")
+        torch.nn.functional.cross_entropy(piece.float(), target, ignore_index=IGNORED, reduction="none")
         for piece, target in pieces
     ]
-    return float(torch.stack(losses).double().sum()), int((targets != IGNORED).sum())
+    return torch.cat(losses).view(len(tokens), -1), int((targets != IGNORED).sum())
 
 
 def batch_by_length(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:

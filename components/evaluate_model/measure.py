@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from kfp_finetune.chat import load_tokenizer
 from kfp_finetune.components.evaluate_model.answers import write_answers
 from kfp_finetune.components.evaluate_model.loss import Share, held_out_loss
+from kfp_finetune.components.evaluate_model.pairs import Pairs, are_pairs, pair_log_probabilities
 from kfp_finetune.components.evaluate_model.settings import FEWEST_QUESTIONS, EvaluationSettings
 from kfp_finetune.launch.process import Topology, run_torchrun
 
@@ -57,12 +58,14 @@ class Measured:
         tokens: How many were looked at.
         answers: To each prompt.
         tasks: Figures of the tasks; see `tasks.Figures`.
+        pairs: Of rows that are pairs of answers, in place of the loss; see `pairs.Pairs`.
     """
 
     loss: float = 0.0
     tokens: int = 0
     answers: Sequence[str] = ()
     tasks: Mapping[str, Any] = field(default_factory=dict)
+    pairs: Pairs = ()
 
 
 def measure(work: Work, num_procs: int = 0) -> Measured:
@@ -128,12 +131,19 @@ def measure_share(work: Work, share: Share) -> Measured:
     if work.training:
         rows = datasets.load_from_disk(str(Path(work.training, "tokens", "held_out")))
         prompts = read_prompts(Path(work.training))
-        loss, tokens = held_out_loss(work.what, model, rows, share)
+        found = _measure_rows(work.what, model, rows, share)
         answers = write_answers(model, tokenizer, [prompt["prompt_ids"] for prompt in prompts], share)
-        found = Measured(loss, tokens, answers)
+        found = replace(found, answers=answers)
     if work.tasks:
         found = replace(found, tasks=_run_tasks(work, model, tokenizer, share))
     return found
+
+
+def _measure_rows(what: str, model: PreTrainedModel, rows: datasets.Dataset, share: Share) -> Measured:
+    if are_pairs(rows):
+        return Measured(pairs=pair_log_probabilities(what, model, rows, share))
+    loss, tokens = held_out_loss(what, model, rows, share)
+    return Measured(loss, tokens)
 
 
 def read_prompts(training: Path) -> list[dict[str, Any]]:

@@ -195,9 +195,10 @@ def _word(name: str) -> str:
 
 def _summary(plan: Plan, base: str) -> str:
     way = {"full": "all weights were trained"}.get(plan.method, f"{inline(plan.method)} trained an adapter")
+    kind = "preferences in " if plan.learns else ""
     origin = f"[{inline(base)}](https://huggingface.co/{base})" if base else code(public(plan.origin or plan.base))
     return (
-        f"{origin}, fine-tuned on {code(public(plan.dataset))}: {way}, with {inline(plan.trainer)}. "
+        f"{origin}, fine-tuned on {kind}{code(public(plan.dataset))}: {way}, with {inline(plan.trainer)}. "
         f"`{plan.transformer_type}` of transformers loads it."
     )
 
@@ -231,6 +232,7 @@ def _facts(plan: Plan, evaluation: Mapping[str, Any], provenance: Provenance) ->
         ("Dataset", code(public(plan.dataset))),
         ("Dataset's revision", code(provenance.dataset_revision)),
         ("Method", code(plan.method)),
+        ("Learned", inline(plan.learns)),
         ("Trained with", code(plan.trainer)),
         ("Epochs", f"{plan.epochs:,}"),
         ("Exported epoch", code(str(evaluation.get("epoch", "")))),

@@ -1,7 +1,7 @@
 """Everything that can be wrong with a training before its rows are read, all of it in one message."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,18 +34,27 @@ LONGEST_BY_DEFAULT = 2048
 
 
 @dataclass(frozen=True)
-class Request(training.Request):
-    """A training with torchtune.
+class ModelRequest(training.Request):
+    """A training with torchtune, whatever its rows are.
 
     Args:
-        data: How rows become conversations.
         train: How the model is trained.
         architecture: The model's.
     """
 
-    data: DataSettings
     train: TrainSettings
     architecture: Architecture
+
+
+@dataclass(frozen=True)
+class Request(ModelRequest):
+    """A training with torchtune on conversations or texts.
+
+    Args:
+        data: How rows become conversations.
+    """
+
+    data: DataSettings
 
     @property
     def shaping(self) -> Mapping[str, Any]:
@@ -71,11 +80,32 @@ def check_request(
     values, problems = unfold_advanced(values)
     data_values = {key: value for key, value in values.items() if key in DataSettings.__dataclass_fields__}
     data, found = read_settings(DataSettings, data_values)
-    problems += found
-    train, found = read_partly(
-        TrainSettings, {key: values[key] for key in values.keys() - data_values.keys()}, needed="method"
-    )
-    problems += found
+    others = {key: values[key] for key in values.keys() - data_values.keys()}
+    train, architecture = check_training(model, name, others, workspace, [*problems, *found])
+    assert data is not None
+    return Request(dataset, model, train, architecture, data)
+
+
+def check_training(
+    model: Manifest, name: str, values: Mapping[str, Any], workspace: Workspace, problems: Sequence[Problem]
+) -> tuple[TrainSettings, Architecture]:
+    """Checks how a model is to be trained.
+
+    Args:
+        model: Of the published model.
+        name: The series that the export will belong to.
+        values: For `TrainSettings`, by name.
+        workspace: The tree on the volume.
+        problems: What was found wrong before, with the rows' settings.
+
+    Returns:
+        The settings, with the longest sequence that is meant, and the model's architecture.
+
+    Raises:
+        UserError: With everything that is wrong.
+    """
+    train, found = read_partly(TrainSettings, values, needed="method")
+    problems = [*problems, *found]
     try:
         check_series_name(name)
     except UserError as error:
@@ -89,9 +119,9 @@ def check_request(
     if train.max_seq_len == 0:
         train = replace(train, max_seq_len=min(LONGEST_BY_DEFAULT, architecture.max_seq_len))
     problems += check_together(train, architecture)
-    if problems or data is None:
+    if problems:
         raise UserError(problems)
-    return Request(dataset, model, data, train, architecture)
+    return train, architecture
 
 
 def _read_architecture(model: Path) -> tuple[Architecture | None, list[Problem]]:

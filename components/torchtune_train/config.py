@@ -1,6 +1,7 @@
 """The whole configuration of one training, as torchtune reads it."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import yaml
 
 from kfp_finetune.components.torchtune_train.models import Architecture
-from kfp_finetune.components.torchtune_train.names import CHUNKED_LOSS, ROOM, SCHEDULERS
+from kfp_finetune.components.torchtune_train.names import CHUNKED_LOSS, PREFERENCE_LOSSES, ROOM, SCHEDULERS
 from kfp_finetune.components.torchtune_train.settings import TrainSettings
 
 
@@ -111,6 +112,29 @@ def build_config(
             "loggers": settings.metric_loggers,
         },
     }
+
+
+def for_preferences(
+    config: Mapping[str, Any], settings: TrainSettings, loss: str, beta: float, label_smoothing: float
+) -> dict[str, Any]:
+    """A configuration for pairs of answers, from that for rows with one.
+
+    Args:
+        config: From `build_config`.
+        settings: What the user set.
+        loss: "dpo" or "rso".
+        beta: How strongly the model is held to its base.
+        label_smoothing: Share of the pairs that are taken to be the wrong way round; for dpo.
+    """
+    dataset = {name: config["dataset"][name] for name in ("path", "rows_a_step", "seed")}
+    arguments = {"beta": beta, "label_smoothing": label_smoothing} if loss == "dpo" else {"gamma": beta}
+    changed = {
+        **config,
+        "dataset": {"_component_": f"{ROOM}.data.PairDataset", **dataset},
+        "loss": {"_component_": PREFERENCE_LOSSES[loss], **arguments},
+    }
+    # An adapter's reference is the model with the adapter switched off.
+    return changed if settings.has_adapter else {**changed, "ref_checkpointer": deepcopy(config["checkpointer"])}
 
 
 def _optimizer(settings: TrainSettings) -> dict[str, Any]:

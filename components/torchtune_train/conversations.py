@@ -180,10 +180,10 @@ def conversation(row: Mapping[str, Any], place: str, shape: Shape, data: DataSet
 
 
 def _prompt_and_answer(row: Mapping[str, Any], place: str, shape: Shape) -> list[Message]:
-    prompt = _text(row, shape.prompt, place)
-    if shape.context is not None and row[shape.context] is not None and _text(row, shape.context, place).strip():
+    prompt = read_text(row, shape.prompt, place)
+    if shape.context is not None and row[shape.context] is not None and read_text(row, shape.context, place).strip():
         prompt = f"{prompt}\n\n{row[shape.context]}"
-    return [Message("user", prompt), Message("assistant", _text(row, shape.columns["output"], place), counts=True)]
+    return [Message("user", prompt), Message("assistant", read_text(row, shape.columns["output"], place), counts=True)]
 
 
 def _tools(row: Mapping[str, Any], place: str, shape: Shape) -> list[dict[str, Any]]:
@@ -192,50 +192,76 @@ def _tools(row: Mapping[str, Any], place: str, shape: Shape) -> list[dict[str, A
         return []
     tools = read_tools(row[column])
     if tools is None:
-        raise _refuse_row(place, f"whose {column} is {_quote(row[column])}", f"a list of {TOOL_FORM}")
+        raise refuse_row(place, f"whose {column} is {quote(row[column])}", f"a list of {TOOL_FORM}")
     return tools
 
 
 def _messages(row: Mapping[str, Any], place: str, shape: Shape) -> list[Message]:
-    column = shape.columns["messages"]
+    messages = read_messages(row, shape.columns["messages"], place)
+    check_order(messages, place)
+    return messages
+
+
+def read_messages(row: Mapping[str, Any], column: str, place: str) -> list[Message]:
+    """A list of messages, in whatever order; every assistant turn counts unless its weight is 0.
+
+    Args:
+        row: Values by column.
+        column: The one with the list.
+        place: Which row it is, for messages.
+
+    Raises:
+        UserError: If it is no list, or one of it is no message.
+    """
     value = row[column]
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
-        raise _refuse_row(place, f"whose {column} is {_quote(value)}", "a list of messages that is not empty")
-    messages = [_message(turn, place, index) for index, turn in enumerate(value)]
+        raise refuse_row(place, f"whose {column} is {quote(value)}", "a list of messages that is not empty")
+    return [_message(turn, place, index) for index, turn in enumerate(value)]
+
+
+def check_order(messages: Sequence[Message], place: str) -> None:
+    """Checks that turns follow one another as in a conversation.
+
+    Args:
+        messages: At least one.
+        place: Which row it is, for messages.
+
+    Raises:
+        UserError: If they do not.
+    """
     order = "".join("c" if message.tool_calls else message.role[0] for message in messages)
     if not ORDER.fullmatch(order) or not set(order) & {"a", "c"}:
         roles = [message.role for message in messages]
-        raise _refuse_row(
+        raise refuse_row(
             place,
             f"whose turns are {', '.join(roles[:8])}{', ...' if len(roles) > 8 else ''}",
             "one system message or none, then user and assistant in turns, with at least one answer; "
             "tools answer an assistant that calls them",
         )
-    return messages
 
 
 def _message(turn: Any, place: str, index: int) -> Message:
     which = f"whose turn {index} (from 0)"
     if not isinstance(turn, Mapping):
-        raise _refuse_row(place, f"{which} is {_quote(turn)}", "messages with role and content, or from and value")
+        raise refuse_row(place, f"{which} is {quote(turn)}", "messages with role and content, or from and value")
     role, content = (turn["role"], turn.get("content")) if "role" in turn else (turn.get("from"), turn.get("value"))
     if not isinstance(role, str) or role not in ROLES:
-        raise _refuse_row(place, f"{which} has the role {_quote(role)}", f"one of {', '.join(ROLES)}")
+        raise refuse_row(place, f"{which} has the role {quote(role)}", f"one of {', '.join(ROLES)}")
     role = ROLES[role]
     more = {key: turn[key] for key in BESIDE_TEXT if turn.get(key) not in (None, "", [], {})}
     if misread := more.keys() - set(KEYS_OF_ROLE.get(role, ())):
-        raise _refuse_row(place, f"{which} has {', '.join(sorted(misread))}", "turns of text alone in this role")
+        raise refuse_row(place, f"{which} has {', '.join(sorted(misread))}", "turns of text alone in this role")
     calls = read_calls(more.get("tool_calls"))
     if calls is None:
-        raise _refuse_row(place, f"{which} has tool_calls {_quote(more['tool_calls'])}", CALL_FORM)
+        raise refuse_row(place, f"{which} has tool_calls {quote(more['tool_calls'])}", CALL_FORM)
     if more.get("weight", 1) not in (0, 1):
-        raise _refuse_row(place, f"{which} has the weight {_quote(more['weight'])}", "0 or 1")
+        raise refuse_row(place, f"{which} has the weight {quote(more['weight'])}", "0 or 1")
     if not isinstance(more.get("reasoning_content", ""), str):
-        raise _refuse_row(place, f"{which} has reasoning_content {_quote(more['reasoning_content'])}", "text")
+        raise refuse_row(place, f"{which} has reasoning_content {quote(more['reasoning_content'])}", "text")
     if calls and content is None:
         content = ""
     if not isinstance(content, str):
-        raise _refuse_row(place, f"{which} says {_quote(content)}", "text in every turn")
+        raise refuse_row(place, f"{which} says {quote(content)}", "text in every turn")
     passed_on = {"tool": ("tool_call_id", "name"), "assistant": ("reasoning_content",)}.get(role, ())
     kept = {key: turn[key] for key in passed_on if isinstance(turn.get(key), str)}
     return Message(role, content, role == "assistant" and more.get("weight", 1) == 1, calls, kept)
@@ -252,20 +278,38 @@ def plain_text(row: Mapping[str, Any], place: str, shape: Shape) -> str:
     Raises:
         UserError: If it is not text.
     """
-    return _text(row, shape.columns["text"], place)
+    return read_text(row, shape.columns["text"], place)
 
 
-def _text(row: Mapping[str, Any], column: str, place: str) -> str:
+def read_text(row: Mapping[str, Any], column: str, place: str) -> str:
+    """A text.
+
+    Args:
+        row: Values by column.
+        column: The one with the text.
+        place: Which row it is, for messages.
+
+    Raises:
+        UserError: If it is none.
+    """
     value = row[column]
     if isinstance(value, str):
         return value
-    raise _refuse_row(place, f"whose {column} is {_quote(value)}", "text in every row")
+    raise refuse_row(place, f"whose {column} is {quote(value)}", "text in every row")
 
 
-def _quote(value: Any) -> str:
+def quote(value: Any) -> str:
+    """A value as a message shows it, cut where it is long."""
     text = repr(value)
     return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}..."
 
 
-def _refuse_row(place: str, what: str, allowed: str) -> UserError:
+def refuse_row(place: str, what: str, allowed: str) -> UserError:
+    """The error for a row that does not fit.
+
+    Args:
+        place: Which row it is.
+        what: What is wrong with it: "whose ... is ...".
+        allowed: What would be accepted.
+    """
     return refuse("dataset", f"{place} {what}", allowed, "Mend the row or leave it out.")

@@ -56,6 +56,38 @@ class TokenDataset(Dataset):
         return _packed(rows["tokens"], rows["labels"], self._max_seq_len, self._pad_id)
 
 
+class PairDataset(Dataset):
+    """Pairs of a better and a worse answer as tokens and labels, as torchtune's `padded_collate_dpo` wants them.
+
+    Args:
+        tokenizer: Given by the recipe; without effect.
+        path: Directory of one part.
+        rows_a_step: Items that each process reads for one update of the weights; see `sampler.Measured`.
+        seed: Of their order.
+    """
+
+    def __init__(self, tokenizer: Any, path: str, rows_a_step: int = 1, seed: int = 0):
+        self._rows = datasets.load_from_disk(path).with_format("numpy")
+        sides = (row_lengths(self._rows, column) for column in ("tokens", "rejected_tokens"))
+        self.lengths: Sequence[int] = [max(pair) for pair in zip(*sides, strict=True)]
+        self.rows_a_step = rows_a_step
+        self.seed = seed
+        self.tokens_read = 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self._rows[index]
+        self.tokens_read += len(row["tokens"]) + len(row["rejected_tokens"])
+        return {
+            "chosen_input_ids": row["tokens"],
+            "chosen_labels": row["labels"],
+            "rejected_input_ids": row["rejected_tokens"],
+            "rejected_labels": row["rejected_labels"],
+        }
+
+
 def _packed(
     tokens: Sequence[np.ndarray], labels: Sequence[np.ndarray], length: int, pad_id: int
 ) -> dict[str, torch.Tensor]:

@@ -21,7 +21,13 @@ class SmallerBatches(Exception):
     """Memory did not hold a batch, and there is a smaller one to start again with."""
 
 
-def fit_batch(recipe: Any, training: Path, fits: Sequence[Fit], memory: int | None = None) -> Fit:
+Loss = Callable[[Any, Any], torch.Tensor]
+"""The loss of a batch, as a recipe computes it: of the recipe and the batch."""
+
+
+def fit_batch(
+    recipe: Any, training: Path, fits: Sequence[Fit], memory: int | None = None, loss: Loss | None = None
+) -> Fit:
     """Chooses how many rows a recipe reads at once, and sets it so; every process calls it and chooses the same.
 
     What one row and two rows of the longest take is measured; more rows take so much more each.
@@ -31,6 +37,7 @@ def fit_batch(recipe: Any, training: Path, fits: Sequence[Fit], memory: int | No
         training: The training's folder.
         fits: To choose from, the fastest first.
         memory: Bytes that this process may take. Default: those of its GPU, or its share of the machine's.
+        loss: Of a batch. Default: `loss_of_answers`.
 
     Returns:
         The choice.
@@ -40,9 +47,9 @@ def fit_batch(recipe: Any, training: Path, fits: Sequence[Fit], memory: int | No
     """
     at_hand = [fit for fit in fits if fit.enable_activation_checkpointing == fits[0].enable_activation_checkpointing]
     chosen = at_hand[0]
-    if len(fits) > 1 and not (recipe._compile or getattr(recipe, "_optimizer_in_bwd", False)):
+    if len(fits) > 1 and not (getattr(recipe, "_compile", False) or getattr(recipe, "_optimizer_in_bwd", False)):
         limit = MARGIN * (memory or _memory(recipe._device))
-        takes = _measure(recipe, limit)
+        takes = _measure(recipe, limit, loss or loss_of_answers)
         too_large = _most_of_all(sum(takes(fit.batch_size) > limit for fit in at_hand), recipe._device)
         chosen = at_hand[min(too_large, len(at_hand) - 1)]
         if too_large == len(at_hand) and note_too_large(training, chosen):
@@ -72,24 +79,33 @@ def watched(training: Path, fit: Fit) -> Iterator[None]:
         raise
 
 
-def _measure(recipe: Any, limit: float) -> Callable[[int], float]:
+def _measure(recipe: Any, limit: float, loss: Loss) -> Callable[[int], float]:
     """A function that tells the bytes taken by a batch of a number of rows, as long as the longest ones."""
     rows = recipe._dataloader.dataset
     longest = sorted(range(len(rows)), key=lambda index: rows.lengths[index])[-2:]
     with torch.random.fork_rng():
-        _pass(recipe, longest[-1:])  # The gradients stay, as they do while batches are accumulated.
+        _pass(recipe, longest[-1:], loss)  # The gradients stay, as they do while batches are accumulated.
         before = _taken(recipe._device)
-        one = _kept(recipe, longest[-1:])
-        two = _kept(recipe, longest) if len(longest) > 1 and before + 2 * one <= limit else 2 * one
+        one = _kept(recipe, longest[-1:], loss)
+        two = _kept(recipe, longest, loss) if len(longest) > 1 and before + 2 * one <= limit else 2 * one
     recipe._optimizer.zero_grad(set_to_none=True)
     state = 0 if recipe._optimizer.state else _state_bytes(recipe._optimizer)
     return lambda size: before + one + (size - 1) * (two - one) + state
 
 
-def _pass(recipe: Any, rows: Sequence[int]) -> None:
+def _pass(recipe: Any, rows: Sequence[int], loss: Loss) -> None:
     """A forward and a backward pass, as the recipes make them."""
     loader = recipe._dataloader
-    batch = loader.collate_fn([loader.dataset[row] for row in rows])
+    loss(recipe, loader.collate_fn([loader.dataset[row] for row in rows])).backward()
+
+
+def loss_of_answers(recipe: Any, batch: Any) -> torch.Tensor:
+    """The loss of a batch of rows with one answer each; the batch is used up.
+
+    Args:
+        recipe: For fine-tuning.
+        batch: Of its loader.
+    """
     batch_to_device(batch, recipe._device)
     labels = batch.pop("labels")
     with recipe.activations_handling_ctx:
@@ -97,15 +113,15 @@ def _pass(recipe: Any, rows: Sequence[int]) -> None:
     labels = torch.hstack((labels[..., 1:], torch.full_like(labels[..., :1], recipe._loss_fn.ignore_index)))
     if not isinstance(logits, list):
         labels, logits = labels.reshape(-1), logits.reshape(-1, logits.size(-1))
-    recipe._loss_fn(logits, labels).backward()
+    return recipe._loss_fn(logits, labels)
 
 
-def _kept(recipe: Any, rows: Sequence[int]) -> int:
+def _kept(recipe: Any, rows: Sequence[int], loss: Loss) -> int:
     """The most bytes that a pass takes beside what is there before it; on a CPU, those that it keeps for going back."""
     if recipe._device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        _pass(recipe, rows)
+        _pass(recipe, rows, loss)
         return torch.cuda.max_memory_allocated() - before
     kept: dict[int, int] = {}
 
@@ -116,7 +132,7 @@ def _kept(recipe: Any, rows: Sequence[int]) -> int:
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        _pass(recipe, rows)
+        _pass(recipe, rows, loss)
     return sum(kept.values())
 
 

@@ -12,3 +12,6 @@ SCHEDULERS = {
     "constant": f"{ROOM}.schedules.get_constant_schedule_with_warmup",
 }
 """By the setting's value, the function that makes it."""
+
+PREFERENCE_LOSSES = {"dpo": "torchtune.rlhf.loss.DPOLoss", "rso": "torchtune.rlhf.loss.RSOLoss"}
+"""Losses of pairs of answers, by the setting's value."""

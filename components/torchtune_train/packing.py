@@ -6,13 +6,14 @@ import datasets
 import pyarrow.compute as pc
 
 
-def row_lengths(rows: datasets.Dataset) -> list[int]:
+def row_lengths(rows: datasets.Dataset, column: str = "tokens") -> list[int]:
     """Tokens of each row, counted without reading them.
 
     Args:
-        rows: With the column "tokens".
+        rows: With the column.
+        column: The one with the tokens.
     """
-    return pc.list_value_length(rows.data.column("tokens")).to_pylist()
+    return pc.list_value_length(rows.data.column(column)).to_pylist()
 
 
 def pack_rows(lengths: Sequence[int], max_seq_len: int) -> list[list[int]]:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kfp_finetune.components.torchtune_train.check import Request, check_request
+from kfp_finetune.components.torchtune_train.check import ModelRequest, Request, check_request
 from kfp_finetune.components.torchtune_train.disk import check_disk
 from kfp_finetune.errors import Problem
 from kfp_finetune.reports.data import Data, data_report, describe_data
@@ -21,12 +21,24 @@ if TYPE_CHECKING:
     from kfp_finetune.components.torchtune_train.prepare import Prepared
 
 
-def _check_room(workspace: Workspace, request: Request, export: ExportSettings) -> list[Problem]:
+def check_room(workspace: Workspace, request: ModelRequest, export: ExportSettings) -> list[Problem]:
+    """What is wrong with the volume's free space.
+
+    Args:
+        workspace: The tree on the volume.
+        request: The training.
+        export: How its export is to be made.
+    """
     parameters = request.model.facts.get("parameters", 0)
     return check_disk(workspace, request.key, request.train, request.architecture, parameters, export)
 
 
-def _settings(request: Request) -> Mapping[str, Any]:
+def of_training(request: ModelRequest) -> Mapping[str, Any]:
+    """What a plan says of a request's settings, by the names of `Plan`'s fields.
+
+    Args:
+        request: The training.
+    """
     train = request.train
     return {
         "method": train.method,
@@ -83,7 +95,7 @@ def _describe(plan: Plan, request: Request, prepared: "Prepared") -> Data:
     )
 
 
-make_plan = partial(planning.make_plan, planning.Planner(check_request, _check_room, _settings, _write))
+make_plan = partial(planning.make_plan, planning.Planner(check_request, check_room, of_training, _write))
 """Checks everything and writes the training's directory; see `training.planning.make_plan`.
 
 The settings are the values for `DataSettings`, `TrainSettings` and `advanced`, by name.

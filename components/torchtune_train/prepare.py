@@ -1,7 +1,7 @@
 """What a training reads, written once: rows as tokens, a few prompts, and the whole configuration."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 
 from kfp_finetune.chat import DEFAULT_CHAT_TEMPLATE, load_tokenizer
-from kfp_finetune.components.torchtune_train.check import Request
+from kfp_finetune.components.torchtune_train.check import ModelRequest, Request
 from kfp_finetune.components.torchtune_train.config import Steps, build_config, count_steps, write_config
 from kfp_finetune.components.torchtune_train.fits import Fit, possible_fits, write_fits
 from kfp_finetune.components.torchtune_train.forecast import forecast
@@ -77,13 +77,7 @@ def prepare(request: Request, workspace: Workspace, staging: Path) -> Prepared:
         prompts = samples(parts.held_out, tokenizer, shape, data, longest, SAMPLES)
     (staging / SAMPLES_NAME).write_text(json.dumps(prompts, indent=2))
     items = _item_lengths(tokens / "train", train)
-    train = train.settled(len(items))
-    steps = _count_steps(len(items), train)
-    fits = possible_fits(request.train, train)
-    write_fits(staging, fits)
-    weights = [file.path for file in request.model.files if file.path.endswith(".safetensors")]
-    config = build_config(train, request.architecture, model, weights, workspace.training(request.key), steps)
-    write_config(staging / "config.yaml", apply_overrides(config, train.overrides), train)
+    train, steps, fits = configure(request, workspace, staging, len(items))
     has_template = tokenizer.chat_template != DEFAULT_CHAT_TEMPLATE
     expected = _expect(request, train, fits, items, steps)
     return Prepared(train, shape.kind, counts, held_out, lengths, prompts, steps, has_template, expected)
@@ -95,12 +89,46 @@ def _item_lengths(tokens: Path, train: TrainSettings) -> list[int]:
     return [train.max_seq_len] * len(pack_rows(lengths, train.max_seq_len)) if train.packed else lengths
 
 
-def _expect(request: Request, train: TrainSettings, fits: list[Fit], items: list[int], steps: Steps) -> Forecast:
+def _expect(request: Request, train: TrainSettings, fits: Sequence[Fit], items: list[int], steps: Steps) -> Forecast:
     """What the training will need, for the very batches of its first epoch."""
     rows = train.rows_a_step * train.data_parallel_dim
     order = order_rows(items, rows, np.random.default_rng([train.seed, 0]))
     updates = np.asarray(items)[order][: steps.an_epoch]
     return forecast(train, fits, request.architecture, updates, max(items))
+
+
+def configure(
+    request: ModelRequest,
+    workspace: Workspace,
+    staging: Path,
+    items: int,
+    change: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> tuple[TrainSettings, Steps, Sequence[Fit]]:
+    """Writes the configuration, and what it leaves to the machine that trains.
+
+    Args:
+        request: The training.
+        workspace: The tree on the volume.
+        staging: The directory that becomes the training's.
+        items: Rows to train on, or sequences of them if they are packed.
+        change: Gives the configuration that is written, before the user's overrides, from that of `build_config`.
+
+    Returns:
+        The settings, with the batch size that follows from the rows, how many updates there will be, and the ways to
+        put their rows into memory.
+
+    Raises:
+        UserError: If there are too few rows.
+    """
+    train = request.train.settled(items)
+    steps = _count_steps(items, train)
+    fits = possible_fits(request.train, train)
+    write_fits(staging, fits)
+    model = workspace.root / request.model.path
+    weights = [file.path for file in request.model.files if file.path.endswith(".safetensors")]
+    config = build_config(train, request.architecture, model, weights, workspace.training(request.key), steps)
+    write_config(staging / "config.yaml", apply_overrides(change(config), train.overrides), train)
+    return train, steps, fits
 
 
 def _count_steps(rows: int, train: TrainSettings) -> Steps:

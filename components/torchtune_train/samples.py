@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from kfp_finetune.chat import Message, encode_prompt
+from kfp_finetune.chat import Conversation, Message, encode_prompt
 from kfp_finetune.components.torchtune_train.conversations import Shape, conversation, plain_text
 from kfp_finetune.components.torchtune_train.settings import DataSettings
 from kfp_finetune.training.parts import Part
@@ -49,7 +49,16 @@ def samples(
 def _chat_sample(
     row: Mapping[str, Any], place: str, tokenizer: PreTrainedTokenizerBase, shape: Shape, data: DataSettings
 ) -> dict[str, Any]:
-    asked = conversation(row, place, shape, data)
+    return last_answer(conversation(row, place, shape, data), tokenizer)
+
+
+def last_answer(asked: Conversation, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """A conversation as a sample: all of it before its last answer is the prompt.
+
+    Args:
+        asked: With an answer.
+        tokenizer: The model's.
+    """
     last = max(index for index, message in enumerate(asked.messages) if message.role == "assistant")
     before = asked.messages[:last]
     shown = [message for message in before if message.role != "system"]

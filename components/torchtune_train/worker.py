@@ -26,6 +26,7 @@ from kfp_finetune.components.torchtune_train.fits import open_fits
 from kfp_finetune.components.torchtune_train.fitting import fit_batch, watched
 from kfp_finetune.components.torchtune_train.intervals import SHARE
 from kfp_finetune.components.torchtune_train.overrides import merge
+from kfp_finetune.components.torchtune_train.preferences import learns_preferences, loss_of_pairs, mend_recipe
 from kfp_finetune.components.torchtune_train.quantization import restore_in
 from kfp_finetune.components.torchtune_train.sampler import LengthSampler
 from kfp_finetune.components.torchtune_train.settings import TrainSettings, runs_without_fsdp
@@ -40,7 +41,12 @@ from kfp_finetune.training.start import StartWatch
 FULL = ("full_finetune_distributed", "FullFinetuneRecipeDistributed")
 ADAPTER = ("lora_finetune_distributed", "LoRAFinetuneRecipeDistributed")
 ALONE = ("lora_finetune_single_device", "LoRAFinetuneRecipeSingleDevice")
+FULL_DPO = ("full_dpo_distributed", "FullDPORecipeDistributed")
+ADAPTER_DPO = ("lora_dpo_distributed", "LoRADPORecipeDistributed")
 """File and class of torchtune's recipes."""
+
+SAMPLERS = ("StatefulDistributedSampler", "DistributedSampler")
+"""What the recipes call the class that says which process reads which row."""
 
 METHODS = get_args(TrainSettings.__annotations__["method"])
 
@@ -48,13 +54,16 @@ FOR_GPUS = ("enable_activation_offloading", "fsdp_cpu_offload")
 """Settings that mean nothing on a CPU."""
 
 
-def choose_recipe(method: str, world_size: int) -> tuple[str, str]:
+def choose_recipe(method: str, world_size: int, of_pairs: bool = False) -> tuple[str, str]:
     """File and class of the recipe for a method.
 
     Args:
         method: One of `METHODS`.
         world_size: Number of processes.
+        of_pairs: Whether rows are pairs of answers.
     """
+    if of_pairs:
+        return FULL_DPO if method == "full" else ADAPTER_DPO
     if method == "full":
         return FULL
     return ALONE if runs_without_fsdp(method, world_size) else ADAPTER
@@ -107,22 +116,26 @@ def train(
         share: The most of the time that these may take.
     """
     start = StartWatch()
-    file, name = choose_recipe(method, int(os.environ["WORLD_SIZE"]))
+    of_pairs = learns_preferences(config)
+    file, name = choose_recipe(method, int(os.environ["WORLD_SIZE"]), of_pairs)
     on_gpu = config.device == "cuda"
     note_environment(Path(config.output_dir), "torchtune", "torchao")
     _mend(config, on_gpu)
     read_in_first_process(method, config)
-    if method != "full":
+    if method != "full" or of_pairs:  # The other recipe does it itself.
         torch.distributed.init_process_group("cuda:nccl,cpu:gloo" if on_gpu else "gloo")
     module = load_recipe(file)
-    module.StatefulDistributedSampler = LengthSampler  # type: ignore[attr-defined]
+    for sampler in SAMPLERS:
+        setattr(module, sampler, LengthSampler)
     recipe = getattr(module, name)(config)
     recipe.setup(cfg=config)
     restore_in(recipe._model, recipe._dtype)
     if method != "full" and not config.resume_from_checkpoint:
         initialize_alike(recipe._model, config.seed)
     training = Path(config.output_dir)
-    fit = fit_batch(recipe, training, open_fits(training))
+    fit = fit_batch(recipe, training, open_fits(training), loss=loss_of_pairs if of_pairs else None)
+    if of_pairs:
+        mend_recipe(recipe, config.clip_grad_norm)
     finish = keep_steps(recipe, config, checkpoint_minutes, share)
     rows = recipe._dataloader.dataset
     rows.tokens_read = 0

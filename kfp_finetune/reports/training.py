@@ -8,6 +8,10 @@ from kfp_finetune.reports.charts import NOTHING, Series, line_chart
 from kfp_finetune.reports.numbers import number
 from kfp_finetune.reports.page import Block, Chart, Facts, Note, page
 
+_SMOOTHED = (
+    ("rewards/accuracies", "Reward accuracy", "share of pairs"),
+    ("rewards/margins", "Reward margin", "chosen - rejected"),
+)
 _MEASURES = (
     ("lr", "Learning rate", "learning rate"),
     ("tokens_per_second", "Throughput", "tokens per second"),
@@ -30,8 +34,8 @@ def training_report(
     Args:
         title: Heading of the page.
         metrics: One mapping for each record: `step`, `loss`, `lr`, `tokens_per_second` and, if known, `grad_norm`,
-            `peak_memory_alloc` and `peak_memory_host` (GiB). Of a step that was recorded again after a resume, the last
-            record counts.
+            `peak_memory_alloc` and `peak_memory_host` (GiB), `rewards/accuracies` and `rewards/margins` (of pairs of
+            answers). Of a step that was recorded again after a resume, the last record counts.
         facts: Further facts, each a name with its value.
         failure: Why the training failed; empty if it did not.
 
@@ -54,7 +58,8 @@ def training_blocks(metrics: Sequence[Mapping[str, float]], facts: Sequence[tupl
         facts: What else there is to say in short, each a name with its value.
     """
     records = [record for _, record in sorted({record["step"]: record for record in metrics}.items())]
-    blocks: list[Block] = [Facts("Training", [*_summary(records), *facts]), _loss_chart(records)]
+    blocks: list[Block] = [Facts("Training", [*_summary(records), *facts]), _curve(records, "loss", "Loss", "loss")]
+    blocks += [_curve(records, *measure) for measure in _SMOOTHED if _column(records, measure[0])[0]]
     for key, heading, unit in _MEASURES:
         steps, values = _column(records, key)
         is_peak = key.startswith("peak_")
@@ -83,14 +88,15 @@ def _column(records: Sequence[Mapping[str, float]], key: str) -> tuple[list[floa
     return [record["step"] for record in there], [record[key] for record in there]
 
 
-def _loss_chart(records: Sequence[Mapping[str, float]]) -> Chart:
-    steps, losses = _column(records, "loss")
-    if len(losses) < 10:
-        return Chart("Loss", line_chart([Series("loss", steps, losses)], "step", "loss"))
-    span = max(5, len(losses) // 40)
-    lines = [Series("recorded", steps, losses, faint=True), Series("smoothed", steps, smoothed(losses, span))]
+def _curve(records: Sequence[Mapping[str, float]], key: str, heading: str, unit: str) -> Chart:
+    """What varies from step to step, as it was and smoothed."""
+    steps, values = _column(records, key)
+    if len(values) < 10:
+        return Chart(heading, line_chart([Series(heading.lower(), steps, values)], "step", unit))
+    span = max(5, len(values) // 40)
+    lines = [Series("recorded", steps, values, faint=True), Series("smoothed", steps, smoothed(values, span))]
     caption = f"Smoothed: moving average over about {number(span)} records."
-    return Chart("Loss", line_chart(lines, "step", "loss"), caption)
+    return Chart(heading, line_chart(lines, "step", unit), caption)
 
 
 def _summary(records: Sequence[Mapping[str, float]]) -> list[tuple[str, str]]:

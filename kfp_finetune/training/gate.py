@@ -10,6 +10,12 @@ SIDES = {"min_": "at least", "max_": "at most"}
 OF_EVERY_TRAINING = ("loss", "perplexity", "improvement")
 """Figures that there are whatever was trained: loss and its exponential after training, and by how much it fell."""
 
+OF_PAIRS = ("reward_accuracy", "reward_margin", "chosen_reward")
+"""Figures of pairs of answers: share in which the better one has the higher reward, by how much on average, and the
+mean reward of the better ones."""
+OF_EVERY_PAIR = ("loss", "improvement", *OF_PAIRS)
+"""Figures that there are where pairs of answers were trained on."""
+
 
 def gate_figures(evaluation: Mapping[str, Any]) -> dict[str, float]:
     """The figures that a gate can bound.
@@ -19,7 +25,9 @@ def gate_figures(evaluation: Mapping[str, Any]) -> dict[str, float]:
     """
     before, after = evaluation["loss_before"], evaluation["loss_after"]
     perplexity = math.exp(after) if after < math.log(float("1e300")) else math.inf
-    figures = {"loss": after, "perplexity": perplexity, "improvement": before - after}
+    figures = {"loss": after, "improvement": before - after}
+    if not evaluation.get("preference"):  # The exponential of a pair's loss means nothing.
+        figures["perplexity"] = perplexity
     of_tasks = {
         name: value
         for task, found in evaluation.get("benchmarks", {}).items()

@@ -59,6 +59,7 @@ class Plan:
         evaluation: Tasks that this run evaluates the model on, and where their data lies; empty for none.
         expected: What it is expected to need of a GPU, as `Forecast.to_dict` gives it; empty if that is not known.
         checkpoint_minutes: Between the checkpoints inside an epoch; 0 for none but the epochs'. For torchtune alone.
+        preference: For rows that are pairs of answers, the loss and its figures; empty for others.
     """
 
     key: str
@@ -86,11 +87,21 @@ class Plan:
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     expected: Mapping[str, Any] = field(default_factory=dict)
     checkpoint_minutes: float = CHECKPOINT_MINUTES
+    preference: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def quantizes_base(self) -> bool:
         """Whether training held the base's weights in four bits."""
         return self.method in IN_FOUR_BITS
+
+    @property
+    def learns(self) -> str:
+        """What pairs of answers teach, for a reader; empty for other rows."""
+        if not self.preference:
+            return ""
+        smoothing = self.preference["label_smoothing"]
+        words = f"preferences: {self.preference['loss']}, beta {self.preference['beta']:g}"
+        return f"{words}, label smoothing {smoothing:g}" if smoothing else words
 
     def to_json(self) -> str:
         """The plan as indented JSON."""

@@ -67,6 +67,7 @@ def facts(plan: Plan) -> Sequence[tuple[str, str]]:
         ("Dataset", plan.dataset),
         *([("Trained for", plan.transformer_type)] if plan.trainer == TRANSFORMERS else []),
         ("Method", plan.method),
+        *([("Learns", plan.learns)] if plan.learns else []),
         ("Epochs", str(plan.epochs)),
         ("Processes", processes),
         ("Rows to train on", f"{plan.train['rows']:,}"),

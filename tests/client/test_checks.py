@@ -15,7 +15,7 @@ from kfp_finetune.client.server.launching import prepare
 from kfp_finetune.errors import Problem, UserError
 
 PIPELINES = sorted((Path(__file__).parents[2] / "pipelines").glob("*/pipeline.yaml"))
-TORCHTUNE, TRANSFORMERS = "torchtune-finetune", "transformers-finetune"
+TORCHTUNE, PREFERENCES, TRANSFORMERS = "torchtune-finetune", "preference-tuning", "transformers-finetune"
 TYPE = {"transformer_type": "AutoModelForSequenceClassification"}
 TWO_NODES = {"launcher": "trainjob", "num_nodes": 2}
 DIGEST = "sha256:" + "0a" * 32
@@ -221,6 +221,19 @@ def test_everything_wrong_for_transformers_is_one_message_before_anything_is_sen
     assert "hidden" not in str(caught.value)
 
 
+def test_everything_wrong_for_preferences_is_one_message_before_anything_is_sent() -> None:
+    values = {
+        "method": "dora", "beta": 0.0, "loss": "rso", "label_smoothing": 0.1, "advanced": {"packed": True},
+        "overrides": {"loss.beta": 1}, "gate": {"max_perplexity": 3}, "column_map": {"input": "x"},
+    }  # fmt: skip
+    wrong = {"method", "beta", "label_smoothing", "advanced", "overrides", "gate", "column_map"}
+    for pipeline in PREFERENCES, "mine":
+        assert set(found(check_remote(values, pipeline))) == wrong
+    right = {"method": "full", "beta": 0.5, "gate": {"min_reward_accuracy": 0.6, "max_loss": 0.6}, "loss": "rso"}
+    assert check_remote(right, PREFERENCES) == []
+    assert found(check_remote(right, TORCHTUNE)) == ["gate"]
+
+
 def test_a_transformer_type_must_be_given_and_is_asked_for_once() -> None:
     for given in {}, {"transformer_type": ""}:
         with pytest.raises(UserError) as caught:
@@ -253,7 +266,7 @@ def test_a_pipeline_of_the_user_s_own_is_checked_as_its_steps_would() -> None:
     assert found(check_remote({**TYPE, **values}, "mine")) == ["lora_config.r"]
 
 
-@pytest.mark.parametrize("pipeline", ["mine", TORCHTUNE, TRANSFORMERS])
+@pytest.mark.parametrize("pipeline", ["mine", TORCHTUNE, PREFERENCES, TRANSFORMERS])
 def test_parameters_of_another_pipeline_may_be_of_other_types(pipeline: str) -> None:
     other: tuple[int, ...] = (1, 2)
     settings = {"num_nodes", "num_workers", "num_procs_per_worker", "training_arguments"}

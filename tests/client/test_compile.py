@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kfp_finetune.client.compile import compile_pipelines, stale_pipelines
+from kfp_finetune.client.compile import PIPELINES, compile_pipelines, stale_pipelines
 from kfp_finetune.images import STEPS_IMAGE
 
 ROOT = Path(__file__).parents[2]
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 def test_registry_and_tag_are_in_the_file_which_is_stale_without_them(tmp_path: Path) -> None:
     assert "example.com" not in STEPS_IMAGE
     written = compile_pipelines(tmp_path, registry="example.com/me", tag="v9")
-    assert written == [tmp_path / name / "pipeline.yaml" for name in ("torchtune_finetune", "transformers_finetune")]
+    assert written == [tmp_path / name / "pipeline.yaml" for name in PIPELINES]
     for path in written:
         assert images(path) == {f"example.com/me/kfp-finetune-{name}:v9" for name in ("steps", "train")}
     assert stale_pipelines(tmp_path) == written

@@ -17,16 +17,19 @@ ROOT = Path(__file__).parents[2] / "pipelines"
 FETCHING = {"initialize-dataset", "initialize-model"}
 LOADING = {
     "torchtune_finetune": {"plan", "torchtune-train", "evaluate-model", "export-model"},
+    "preference_tuning": {"plan-preferences", "torchtune-train", "evaluate-model", "export-model"},
     "transformers_finetune": {"plan", "transformers-train", "export-model"},
 }
 """The steps of each pipeline that load a model."""
 
 WITH_GPUS = {
     "torchtune_finetune": {"torchtune-train", "evaluate-model"},
+    "preference_tuning": {"torchtune-train", "evaluate-model"},
     "transformers_finetune": {"transformers-train"},
 }
 REQUIRED = {
     "torchtune_finetune": {"model", "dataset"},
+    "preference_tuning": {"model", "dataset"},
     "transformers_finetune": {"model", "dataset", "transformer_type"},
 }
 MOST_PARAMETERS = 47

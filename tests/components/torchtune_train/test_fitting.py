@@ -19,7 +19,14 @@ from kfp_finetune.components.torchtune_train.fits import (
     open_fits,
     possible_fits,
 )
-from kfp_finetune.components.torchtune_train.fitting import MARGIN, SmallerBatches, _measure, fit_batch, watched
+from kfp_finetune.components.torchtune_train.fitting import (
+    MARGIN,
+    SmallerBatches,
+    _measure,
+    fit_batch,
+    loss_of_answers,
+    watched,
+)
 from kfp_finetune.components.torchtune_train.sampler import LengthSampler
 from kfp_finetune.components.torchtune_train.settings import TrainSettings
 from kfp_finetune.components.torchtune_train.train import train
@@ -98,7 +105,7 @@ def test_the_largest_batch_that_memory_holds_is_chosen(alone: None, tmp_path: Pa
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(parameter.grad is None for parameter in recipe._model.parameters())
 
-    takes = _measure(recipe, limit=float("inf"))
+    takes = _measure(recipe, limit=float("inf"), loss=loss_of_answers)
     row = takes(2) - takes(1)
     assert row > 2**20
     for rows in (1, 2, 4, 8):
