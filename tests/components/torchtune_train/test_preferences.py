@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,20 @@ import numpy as np
 import preferences
 import pytest
 import torch
+from saved_often import KILL_NAME
 from torchtune.rlhf.loss import DPOLoss, RSOLoss
 from transformers import AutoModelForCausalLM
 
 from kfp_finetune.components.evaluate_model.evaluate import evaluate
 from kfp_finetune.components.evaluate_model.pairs import compare_pairs
 from kfp_finetune.components.torchtune_train.sampler import order_rows
-from kfp_finetune.components.torchtune_train.train import train
+from kfp_finetune.components.torchtune_train.train import WORKER, train
+from kfp_finetune.launch.process import LaunchError
 from kfp_finetune.metrics import read_metrics
+from kfp_finetune.training import train as training
 from kfp_finetune.training.gate import OF_EVERY_PAIR, failed_bounds, gate_figures
 from kfp_finetune.training.plan import Plan
+from kfp_finetune.training.steps import newest_step
 
 RATES = {"lora": 5e-3, "full": 1e-3}
 SEED = 42
@@ -45,11 +50,11 @@ def test_a_model_learns_what_is_preferred(method: str, tmp_path: Path):
     assert evaluation.loss_after < 0.5
     assert evaluation.figures_after["reward_accuracy"] > 0.9 and evaluation.figures_after["reward_margin"] > 0.3
     assert (evaluation.rows, evaluation.tokens) == (24, plan.held_out["label_tokens"])
-    training = given.root / plan.training
-    pages = [(training / name).read_text() for name in ("training.html", "report.html")]
+    folder = given.root / plan.training
+    pages = [(folder / name).read_text() for name in ("training.html", "report.html")]
     assert all("Reward accuracy" in page and "Reward margin" in page for page in pages)
     assert "preferences: dpo, beta 0.1" in pages[1] and "Perplexity" not in pages[1]
-    told = json.loads((training / "evaluation.json").read_text())
+    told = json.loads((folder / "evaluation.json").read_text())
     assert set(gate_figures(told)) == set(OF_EVERY_PAIR)
     assert not failed_bounds({"min_reward_accuracy": 0.9, "max_loss": 0.5}, told)
     assert [problem.what for problem in failed_bounds({"min_reward_margin": 50}, told)] == ["gate.min_reward_margin"]
@@ -78,10 +83,10 @@ def test_what_is_logged_is_what_transformers_computes_and_a_training_goes_on_as_
     train(plan, str(given.root))
     check_first_step_of_second_epoch(given, plan)
 
-    training, whole = given.root / plan.training, curves(given, plan)
-    shutil.rmtree(training / "epoch_1")
-    lines = (training / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (training / "metrics.jsonl").write_text("".join(lines[:3]))
+    folder, whole = given.root / plan.training, curves(given, plan)
+    shutil.rmtree(folder / "epoch_1")
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("".join(lines[:3]))
     assert given.plan(**settings).state == "resume"
     train(plan, str(given.root))
     assert np.array(curves(given, plan)) == pytest.approx(np.array(whole), abs=1e-6)
@@ -89,12 +94,12 @@ def test_what_is_logged_is_what_transformers_computes_and_a_training_goes_on_as_
 
 def check_first_step_of_second_epoch(given: preferences.Given, plan: Plan) -> None:
     """It is made with the weights of the first epoch, which lie on the volume."""
-    training = given.root / plan.training
-    rows = datasets.load_from_disk(str(training / "tokens/train"))
+    folder = given.root / plan.training
+    rows = datasets.load_from_disk(str(folder / "tokens/train"))
     lengths = [max(len(row["tokens"]), len(row["rejected_tokens"])) for row in rows]
     first = order_rows(lengths, 4, np.random.default_rng([SEED, 1]))[0]
     batch, step = rows.select(first), steps(given, plan)[3]
-    models = (given.root / plan.model, training / "epoch_0")
+    models = (given.root / plan.model, folder / "epoch_0")
     chosen, rejected = (
         [log_probabilities(model, batch, *columns) for model in models]
         for columns in (("tokens", "labels"), ("rejected_tokens", "rejected_labels"))
@@ -123,6 +128,28 @@ def test_two_processes_train_as_one_and_with_activations_computed_again(method: 
     for plan in alone, shared:
         train(plan, str(given.root))
     assert np.array(curves(given, shared)) == pytest.approx(np.array(curves(given, alone)), abs=2e-4)
+
+
+@pytest.mark.parametrize(("method", "procs"), [("lora", 2), ("full", 1)])
+def test_after_a_kill_inside_an_epoch_the_figures_are_those_of_an_undisturbed_run(
+    method: str, procs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    calm, struck = (preferences.start(tmp_path / name, preferences.rows(60)) for name in ("calm", "struck"))
+    settings = {"method": method, "learning_rate": RATES[method], "num_procs_per_node": procs, "batch_size": 4 // procs}
+    plan = calm.plan(**settings, advanced={"checkpoint_minutes": 0}).plan
+    often = struck.plan(**settings, advanced={"checkpoint_minutes": 1e-9}).plan
+    assert often.key == plan.key
+    train(plan, str(calm.root))
+    folder = struck.root / often.training
+    (folder / KILL_NAME).write_text("3")
+    saving = replace(WORKER, module="saved_often")
+    with pytest.raises(LaunchError):
+        training.train(often, saving, str(struck.root))
+    step = newest_step(folder)
+    assert step is not None and 3 <= step.number < plan.total_steps
+    training.train(often, saving, str(struck.root))
+    assert curves(struck, often) == curves(calm, plan)
 
 
 def test_gradients_of_an_adapter_are_clipped(tmp_path: Path):
