@@ -40,6 +40,9 @@ def compile_command(
     tag: Annotated[str | None, typer.Option(envvar="TAG", help="Tag of the images.")] = None,
     steps_image: Annotated[str | None, typer.Option(help="Another image for the steps that need no torch.")] = None,
     train_image: Annotated[str | None, typer.Option(help="Another image for the steps that load a model.")] = None,
+    max_parallel: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="How many trials of a sweep run at once.")
+    ] = None,
     check: Annotated[bool, typer.Option(help="Only compare with what is there; status 1 if it differs.")] = False,
     directory: Annotated[Path, typer.Option(help="Where NAME/pipeline.yaml is written.")] = Path("pipelines"),
 ) -> None:
@@ -51,7 +54,7 @@ def compile_command(
         for path in stale:
             console.print(f"[red]{path} is not what its source compiles to; run ./compile.sh[/red]")
         raise typer.Exit(1 if stale else 0)
-    for path in compile_pipelines(directory, registry, tag, steps_image, train_image):
+    for path in compile_pipelines(directory, registry, tag, steps_image, train_image, max_parallel):
         console.print(str(path))
 
 

@@ -8,8 +8,9 @@ import tempfile
 from pathlib import Path
 
 from kfp_finetune.images import REGISTRY_VARIABLE, STEPS_IMAGE_VARIABLE, TAG_VARIABLE, TRAIN_IMAGE_VARIABLE
+from kfp_finetune.pipelines.parallel import MAX_PARALLEL_VARIABLE
 
-PIPELINES = ("torchtune_finetune", "preference_tuning", "transformers_finetune")
+PIPELINES = ("torchtune_finetune", "preference_tuning", "transformers_finetune", "sweep")
 """Folders below pipelines/; each has a function of its own name in pipeline.py."""
 
 
@@ -19,6 +20,7 @@ def compile_pipelines(
     tag: str | None = None,
     steps_image: str | None = None,
     train_image: str | None = None,
+    max_parallel: int | None = None,
 ) -> list[Path]:
     """Compiles every pipeline to ROOT/NAME/pipeline.yaml.
 
@@ -28,20 +30,22 @@ def compile_pipelines(
         tag: Tag of the images; None for this version.
         steps_image: Whole name of the image of the steps that need no torch, instead of registry and tag.
         train_image: Whole name of the image of the steps that load a model, instead of registry and tag.
+        max_parallel: How many trials of a sweep run at once; None for the default.
 
     Returns:
         The files.
     """
-    images = {
+    constants = {
         REGISTRY_VARIABLE: registry,
         TAG_VARIABLE: tag,
         STEPS_IMAGE_VARIABLE: steps_image,
         TRAIN_IMAGE_VARIABLE: train_image,
+        MAX_PARALLEL_VARIABLE: None if max_parallel is None else str(max_parallel),
     }
-    # In a process of its own: the components read the images' names once, when they are imported.
+    # In a process of its own: components and pipelines read these once, when they are imported.
     subprocess.run(
         [sys.executable, "-m", __name__, str(root)],
-        env=os.environ | {variable: value or "" for variable, value in images.items()},
+        env=os.environ | {variable: value or "" for variable, value in constants.items()},
         check=True,
     )
     return [root / name / "pipeline.yaml" for name in PIPELINES]

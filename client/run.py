@@ -17,7 +17,7 @@ from kfp_finetune.client.view import RunView
 from kfp_finetune.errors import USER_ERROR_STATUS
 from kfp_finetune.workspace import open_workspace
 
-TRAINING_STEPS = frozenset({"torchtune-train", "transformers-train"})
+TRAINING_STEPS = frozenset({"torchtune-train", "transformers-train", "run-trial"})
 
 
 def run_pipeline(

@@ -11,7 +11,8 @@ PREFIX = "result "
 
 MANIFEST, EVALUATION = "manifest.json", "evaluation.json"
 REPORT, TRAINING_REPORT, DATA_REPORT = "report.html", "training.html", "data.html"
-FILES = (MANIFEST, EVALUATION, REPORT, TRAINING_REPORT, DATA_REPORT)
+COMPARISON, COMPARISON_REPORT = "comparison.json", "comparison.html"
+FILES = (MANIFEST, EVALUATION, REPORT, TRAINING_REPORT, DATA_REPORT, COMPARISON, COMPARISON_REPORT)
 """Names that a result gives its files."""
 
 

@@ -1,5 +1,6 @@
 """Which trainings belong to a series, which export is its newest, and which are old enough to go."""
 
+import os
 import time
 import uuid
 from dataclasses import dataclass
@@ -123,6 +124,19 @@ def note_use(workspace: Workspace, name: str, key: str) -> None:
     entry = _entries(workspace, name) / key
     entry.parent.mkdir(parents=True, exist_ok=True)
     entry.touch()
+
+
+def note_lost(workspace: Workspace, name: str, key: str) -> None:
+    """Notes that a series used a training and will not again: it is the first to go, and takes no other's place.
+
+    Args:
+        workspace: The tree on the volume.
+        name: The series.
+        key: The training's.
+    """
+    entry = _entries(workspace, name) / key
+    if entry.exists():
+        os.utime(entry, (0, 0))
 
 
 def prune_series(workspace: Workspace, name: str, keep: int) -> list[str]:

@@ -54,6 +54,10 @@ class Workspace:
         """The directory of a finished model."""
         return self.root / "exports" / key
 
+    def sweep(self, key: str) -> Path:
+        """The directory of a sweep: its trials, how they compare, and which was chosen."""
+        return self.root / "sweeps" / key
+
     def latest(self, name: str) -> Path:
         """The link to the newest good export of a series.
 

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kfp_finetune.client.checks import preferences, torchtune, transformers
+from kfp_finetune.client.checks import preferences, sweep, torchtune, transformers
 from kfp_finetune.client.checks.addresses import SOURCES, check_addresses
 from kfp_finetune.client.checks.cluster import OBJECTS, VOLUME, check_cluster
 from kfp_finetune.client.checks.trainer import Trainer
 from kfp_finetune.components.export_model.publish.targets import check_targets
 from kfp_finetune.components.export_model.this_run import check_ui_host
 from kfp_finetune.components.initialize_model.start import STARTS
+from kfp_finetune.components.sweep.search import WHAT as SEARCH
 from kfp_finetune.errors import Problem, UserError
 from kfp_finetune.launch.trainjob.settings import read_job_settings
 from kfp_finetune.settings import whole_numbers
@@ -21,16 +22,18 @@ TRAINERS = {
     "torchtune-finetune": torchtune.TRAINER,
     "preference-tuning": preferences.TRAINER,
     "transformers-finetune": transformers.TRAINER,
+    "sweep": sweep.TRAINER,
 }
 """How each pipeline of this library trains, by the pipeline's name."""
 
-_COUNTS = ("num_nodes", "num_workers", "num_procs_per_worker", "keep_runs")
-_TEXT = (*SOURCES, "dataset_config", "publish_to", "ui_host", "name", "workspace", "train_image", *VOLUME, *OBJECTS)
+_COUNTS = ("num_nodes", "num_workers", "num_procs_per_worker", "keep_runs", "samples", "search_seed")
+_OWN_TEXT = ("dataset_config", "publish_to", "ui_host", "name", "workspace", "train_image", "metric", "direction")
+_TEXT = (*SOURCES, *_OWN_TEXT, *VOLUME, *OBJECTS)
 KINDS: Mapping[str, type] = (
     dict.fromkeys(_COUNTS, int)
     | dict.fromkeys(("create_volume", "prepare_volume"), bool)
     | dict.fromkeys(_TEXT, str)
-    | {transformers.WHAT: dict}
+    | dict.fromkeys((transformers.WHAT, SEARCH), dict)
 )
 """Types of what is looked at here; a pipeline of the user's own may mean something else by the name."""
 
@@ -65,11 +68,9 @@ def check_remote(values: Mapping[str, Any], pipeline: str) -> list[Problem]:
 
 def _trainer(values: Mapping[str, Any], pipeline: str) -> Trainer:
     """How a pipeline trains; one of the user's own is taken for one made of the steps whose parameters it has."""
-    if pipeline in TRAINERS:
-        return TRAINERS[pipeline]
-    if preferences.BETA in values:
-        return preferences.TRAINER
-    return transformers.TRAINER if transformers.TYPE in values else torchtune.TRAINER
+    of_steps = {preferences.BETA: preferences.TRAINER, transformers.TYPE: transformers.TRAINER, SEARCH: sweep.TRAINER}
+    own = next((trainer for name, trainer in of_steps.items() if name in values), torchtune.TRAINER)
+    return TRAINERS.get(pipeline, own)
 
 
 def _of_our_kinds(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,24 +41,64 @@ def check_disk(
 def bytes_to_write(train: TrainSettings, architecture: Architecture, parameters: int) -> int:
     """The most that the checkpoints of a training and its export take at once.
 
-    An epoch's checkpoint is a whole model and, but for full fine-tuning, the adapter in two forms. Beside it lies
-    AdamW's state, two numbers for each that is trained, until the next epoch is whole; an epoch that is not to be kept
-    goes when the next is whole. Inside an epoch, two checkpoints of what is trained and its state lie there at once,
-    which are gone before the export is written.
+    The checkpoints inside an epoch are gone before the export is written.
 
     Args:
         train: Its settings.
         architecture: The model's.
         parameters: Numbers in the model's files.
     """
-    size = BYTES[train.dtype]
+    export = bytes_of_export(train, architecture, parameters)
+    inside = bytes_inside_epoch(train, architecture, parameters)
+    return bytes_of_epochs(train, architecture, parameters) + max(inside, export)
+
+
+def bytes_of_epochs(train: TrainSettings, architecture: Architecture, parameters: int) -> int:
+    """The most that the epochs of a training take at once.
+
+    An epoch's checkpoint is a whole model and, but for full fine-tuning, the adapter in two forms. Beside it lies
+    AdamW's state, two numbers for each that is trained, until the next epoch is whole; an epoch that is not to be kept
+    goes when the next is whole.
+
+    Args:
+        train: Its settings.
+        architecture: The model's.
+        parameters: Numbers in the model's files.
+    """
     adapter = adapter_parameters(train, architecture) if train.has_adapter else 0
-    trained = adapter or parameters
-    state = 2 * trained * (1 if train.optimizer == "adamw_8bit" else size)
-    inside = 2 * (trained * size + state) if train.checkpoint_minutes else 0
     epochs = min(train.epochs, train.keep_last_n_checkpoints + 1) if train.keep_last_n_checkpoints else train.epochs
-    checkpoint, export = (parameters + 2 * adapter) * size, (parameters + adapter) * size
-    return epochs * checkpoint + min(train.epochs - 1, 2) * state + max(inside, export)
+    state = _bytes_of_state(train, adapter or parameters)
+    return epochs * (parameters + 2 * adapter) * BYTES[train.dtype] + min(train.epochs - 1, 2) * state
+
+
+def bytes_inside_epoch(train: TrainSettings, architecture: Architecture, parameters: int) -> int:
+    """What the checkpoints inside an epoch take: two of what is trained and its state lie there at once.
+
+    Args:
+        train: Its settings.
+        architecture: The model's.
+        parameters: Numbers in the model's files.
+    """
+    if not train.checkpoint_minutes:
+        return 0
+    trained = adapter_parameters(train, architecture) if train.has_adapter else parameters
+    return 2 * (trained * BYTES[train.dtype] + _bytes_of_state(train, trained))
+
+
+def bytes_of_export(train: TrainSettings, architecture: Architecture, parameters: int) -> int:
+    """What the export takes: the model, and the adapter if there is one.
+
+    Args:
+        train: The training's settings.
+        architecture: The model's.
+        parameters: Numbers in the model's files.
+    """
+    adapter = adapter_parameters(train, architecture) if train.has_adapter else 0
+    return (parameters + adapter) * BYTES[train.dtype]
+
+
+def _bytes_of_state(train: TrainSettings, trained: int) -> int:
+    return 2 * trained * (1 if train.optimizer == "adamw_8bit" else BYTES[train.dtype])
 
 
 def adapter_parameters(train: TrainSettings, architecture: Architecture) -> int:

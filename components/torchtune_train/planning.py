@@ -18,7 +18,7 @@ from kfp_finetune.training.plan import DATA_NAME, DATA_REPORT_NAME, SETTINGS_NAM
 from kfp_finetune.workspace import Workspace
 
 if TYPE_CHECKING:
-    from kfp_finetune.components.torchtune_train.prepare import Prepared
+    from kfp_finetune.components.torchtune_train.prepare import Prepared, Rows
 
 
 def check_room(workspace: Workspace, request: ModelRequest, export: ExportSettings) -> list[Problem]:
@@ -55,16 +55,19 @@ def of_training(request: ModelRequest) -> Mapping[str, Any]:
 def _write(workspace: Workspace, request: Request, outline: Plan, staging: Path) -> Plan:
     from kfp_finetune.components.torchtune_train.prepare import prepare
 
-    prepared = prepare(request, workspace, staging)
+    return _write_plan(request, outline, staging, prepare(request, workspace, staging))
+
+
+def _write_plan(request: Request, outline: Plan, staging: Path, prepared: "Prepared") -> Plan:
     plan = replace(
         outline,
         total_steps=prepared.steps.total,
-        has_chat_template=prepared.has_chat_template,
-        train=asdict(prepared.train),
-        held_out=asdict(prepared.held_out),
+        has_chat_template=prepared.rows.has_chat_template,
+        train=asdict(prepared.rows.train),
+        held_out=asdict(prepared.rows.held_out),
         expected=prepared.expected.to_dict(),
     )
-    data = _describe(plan, request, prepared)
+    data = _describe(plan, request, prepared.rows)
     (staging / DATA_NAME).write_text(data.to_json())
     (staging / DATA_REPORT_NAME).write_text(data_report(data, [forecast_block(prepared.expected)]))
     settings = {**asdict(request.data), **prepared.settings.shaping()}
@@ -73,14 +76,14 @@ def _write(workspace: Workspace, request: Request, outline: Plan, staging: Path)
     return plan
 
 
-def _describe(plan: Plan, request: Request, prepared: "Prepared") -> Data:
+def _describe(plan: Plan, request: Request, rows: "Rows") -> Data:
     return describe_data(
         dataset=plan.dataset,
         model=plan.base,
-        lengths=list(prepared.lengths),
+        lengths=list(rows.lengths),
         max_seq_len=request.train.max_seq_len,
         facts={
-            "Kind of rows": prepared.kind,
+            "Kind of rows": rows.kind,
             "Rows to train on": plan.train["rows"],
             "Rows held out": plan.held_out["rows"],
             "Rows left out (no answer within max_seq_len)": plan.train["dropped_rows"],
@@ -91,11 +94,30 @@ def _describe(plan: Plan, request: Request, prepared: "Prepared") -> Data:
             "Tokens that count in the loss": plan.train["label_tokens"],
             "Steps": plan.total_steps,
         },
-        samples=[{"prompt": sample["prompt"], "answer": sample["expected"]} for sample in prepared.prompts],
+        samples=[{"prompt": sample["prompt"], "answer": sample["expected"]} for sample in rows.prompts],
     )
 
 
-make_plan = partial(planning.make_plan, planning.Planner(check_request, check_room, of_training, _write))
+PLANNER = planning.Planner(check_request, check_room, of_training, _write)
+"""What is peculiar to planning with torchtune."""
+
+
+def sharing_planner() -> planning.Planner[Request]:
+    """The same for trainings whose rows are all read the same way: the first one's tokens are those of the others."""
+    known: list[Rows] = []
+
+    def write(workspace: Workspace, request: Request, outline: Plan, staging: Path) -> Plan:
+        from kfp_finetune.components.torchtune_train.prepare import TOKENS_FOLDER, prepare
+
+        prepared = prepare(request, workspace, staging, known[0] if known else None)
+        if not known:
+            known.append(replace(prepared.rows, tokens=workspace.training(request.key) / TOKENS_FOLDER))
+        return _write_plan(request, outline, staging, prepared)
+
+    return replace(PLANNER, write=write)
+
+
+make_plan = partial(planning.make_plan, PLANNER)
 """Checks everything and writes the training's directory; see `training.planning.make_plan`.
 
 The settings are the values for `DataSettings`, `TrainSettings` and `advanced`, by name.

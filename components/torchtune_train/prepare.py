@@ -1,8 +1,10 @@
 """What a training reads, written once: rows as tokens, a few prompts, and the whole configuration."""
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,31 @@ from kfp_finetune.training.forecast import Forecast
 from kfp_finetune.workspace import Workspace
 
 SAMPLES_NAME = "samples.json"
+TOKENS_FOLDER = "tokens"
 SAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a training as it reads them.
+
+    Args:
+        tokens: Folder with those to train on and those held out.
+        kind: Of the rows: "instruct", "chat" or "completion".
+        train: Of the rows to train on.
+        held_out: Of the rows held out.
+        lengths: Of each row to train on, in tokens, before cutting.
+        prompts: A few of the held-out rows, for answers.
+        has_chat_template: Whether the base model has one; else `chat.DEFAULT_CHAT_TEMPLATE` was used.
+    """
+
+    tokens: Path
+    kind: str
+    train: TokenCounts
+    held_out: TokenCounts
+    lengths: Sequence[int]
+    prompts: Sequence[Mapping[str, Any]]
+    has_chat_template: bool
 
 
 @dataclass(frozen=True)
@@ -35,52 +61,60 @@ class Prepared:
 
     Args:
         settings: The training's, with the batch size that follows from the rows.
-        kind: Of the rows: "instruct", "chat" or "completion".
-        train: Of the rows to train on.
-        held_out: Of the rows held out.
-        lengths: Of each row to train on, in tokens, before cutting.
-        prompts: A few of the held-out rows, for answers.
+        rows: As they are read.
         steps: How many updates of the weights there will be.
-        has_chat_template: Whether the base model has one; else `chat.DEFAULT_CHAT_TEMPLATE` was used.
         expected: What the training will need of a GPU.
     """
 
     settings: TrainSettings
-    kind: str
-    train: TokenCounts
-    held_out: TokenCounts
-    lengths: Sequence[int]
-    prompts: Sequence[Mapping[str, Any]]
+    rows: Rows
     steps: Steps
-    has_chat_template: bool
     expected: Forecast
 
 
-def prepare(request: Request, workspace: Workspace, staging: Path) -> Prepared:
+def prepare(request: Request, workspace: Workspace, staging: Path, same: Rows | None = None) -> Prepared:
     """Writes tokens, prompts and configuration.
 
     Args:
         request: The training.
         workspace: The tree on the volume.
         staging: The directory that becomes the training's.
+        same: Rows of another training, if they are read the same way. Default: they are read from the dataset.
 
     Raises:
         UserError: If a row does not fit, or there are too few.
     """
-    data, train = request.data, request.train
-    model = workspace.root / request.model.path
-    tokenizer = load_tokenizer(model)
-    with open_parts(workspace.root / request.dataset.path, data) as parts:
-        tokens, shape, longest = staging / "tokens", parts.shape, train.max_seq_len
-        counts, lengths = tokenize(parts.train, tokenizer, shape, data, longest, tokens / "train")
-        held_out, _ = tokenize(parts.held_out, tokenizer, shape, data, longest, tokens / "held_out")
-        prompts = samples(parts.held_out, tokenizer, shape, data, longest, SAMPLES)
-    (staging / SAMPLES_NAME).write_text(json.dumps(prompts, indent=2))
+    train, tokens = request.train, staging / TOKENS_FOLDER
+    rows = _share_rows(same, tokens) if same else _write_rows(request, workspace, tokens)
+    (staging / SAMPLES_NAME).write_text(json.dumps(rows.prompts, indent=2))
     items = _item_lengths(tokens / "train", train)
     train, steps, fits = configure(request, workspace, staging, len(items))
+    return Prepared(train, rows, steps, _expect(request, train, fits, items, steps))
+
+
+def _write_rows(request: Request, workspace: Workspace, tokens: Path) -> Rows:
+    data, longest = request.data, request.train.max_seq_len
+    tokenizer = load_tokenizer(workspace.root / request.model.path)
+    with open_parts(workspace.root / request.dataset.path, data) as parts:
+        shape = parts.shape
+        train, lengths = tokenize(parts.train, tokenizer, shape, data, longest, tokens / "train")
+        held_out, _ = tokenize(parts.held_out, tokenizer, shape, data, longest, tokens / "held_out")
+        prompts = samples(parts.held_out, tokenizer, shape, data, longest, SAMPLES)
     has_template = tokenizer.chat_template != DEFAULT_CHAT_TEMPLATE
-    expected = _expect(request, train, fits, items, steps)
-    return Prepared(train, shape.kind, counts, held_out, lengths, prompts, steps, has_template, expected)
+    return Rows(tokens, shape.kind, train, held_out, lengths, prompts, has_template)
+
+
+def _share_rows(rows: Rows, tokens: Path) -> Rows:
+    """Takes the tokens of another training, without their bytes where the volume lets files have two names."""
+    shutil.copytree(rows.tokens, tokens, copy_function=_link_or_copy)
+    return replace(rows, tokens=tokens)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _item_lengths(tokens: Path, train: TrainSettings) -> list[int]:

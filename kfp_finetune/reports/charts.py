@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -15,7 +16,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import Formatter, MaxNLocator
+from matplotlib.ticker import Formatter, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from kfp_finetune.reports.numbers import number, short
 
@@ -25,6 +26,7 @@ _WIDTH, _HEIGHT = 420, 252
 _MANY_POINTS, _BUCKETS, _CROWDED = 2000, 500, 200
 _BARS = 40
 _LABEL_LIMIT = 60
+_LEAST_APART = 0.16
 
 # Matplotlib only takes real colours, so it draws in stand-ins that become CSS afterwards.
 _INK = "#010101"
@@ -105,6 +107,84 @@ def line_chart(series: Sequence[Series], x_label: str, y_label: str, from_zero: 
         if from_zero:
             axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
         return _svg(figure, f"Line chart of {_plain(y_label)} by {_plain(x_label)}")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One of several measurements.
+
+    Args:
+        x: What it was made with: a number, or anything else, which gets a place of its own.
+        y: What was measured; left out if it is not finite.
+        is_marked: Whether it is the one to look at.
+    """
+
+    x: Any
+    y: float
+    is_marked: bool = False
+
+
+def scatter_chart(points: Sequence[Point], x_label: str, y_label: str) -> Markup:
+    """Draw measurements against what they were made with.
+
+    Numbers that reach over more than a factor of ten lie on a logarithmic axis; what is no number lies side by side, in
+    its order.
+
+    Args:
+        points: The measurements.
+        x_label: What they were made with.
+        y_label: What was measured.
+
+    Returns:
+        An `<svg>` element, or a sentence if no point is finite.
+    """
+    shown = sorted((point for point in points if math.isfinite(point.y)), key=lambda point: point.is_marked)
+    if not shown:
+        return NOTHING
+    with matplotlib.style.context(["default", _STYLE | {"svg.hashsalt": _key(shown, x_label, y_label)}]):
+        figure, axes = _axes(x_label, y_label)
+        xs = _place_points(axes, points, shown)
+        for x, point in zip(xs, shown, strict=True):
+            colour, size, strength = (_MARK, 10, 1.0) if point.is_marked else (_SERIES[0], 7, 0.75)
+            axes.plot([x], [point.y], "o", color=colour, alpha=strength, markersize=size, markeredgewidth=0)
+        low, high = min(point.y for point in shown), max(point.y for point in shown)
+        room = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
+        axes.set_ylim(low - room, high + room)
+        return _svg(figure, f"{_plain(y_label)} by {_plain(x_label)}")
+
+
+def _place_points(axes: Axes, points: Sequence[Point], shown: Sequence[Point]) -> list[float]:
+    """Chooses the x axis for what points were made with, and gives the places of those that are shown."""
+    if all(isinstance(point.x, int | float) and not isinstance(point.x, bool) for point in points):
+        _scale_to_numbers(axes, sorted({float(point.x) for point in points}))
+        return [float(point.x) for point in shown]
+    places = list(dict.fromkeys(_name(point.x) for point in points))
+    axes.set_xticks(range(len(places)), [_plain(place) for place in places])
+    axes.set_xlim(-0.6, len(places) - 0.4)
+    return [float(places.index(_name(point.x))) for point in shown]
+
+
+def _scale_to_numbers(axes: Axes, xs: Sequence[float]) -> None:
+    """Chooses scale, limits and ticks for numbers; few that lie apart are the ticks."""
+    if is_log := xs[0] > 0 and xs[-1] > 10 * xs[0]:
+        axes.set_xscale("log")
+        axes.set_xlim(xs[0] / 1.5, xs[-1] * 1.5)
+    else:
+        room = 0.08 * (xs[-1] - xs[0]) or 1.0
+        axes.set_xlim(xs[0] - room, xs[-1] + room)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=all(x == int(x) for x in xs)))
+    on_axis = [math.log(x) for x in xs] if is_log else list(xs)
+    apart = _LEAST_APART * (on_axis[-1] - on_axis[0])
+    if all(after - before >= apart for before, after in pairwise(on_axis)):
+        axes.set_xticks(xs, [number(x) for x in xs])
+        axes.xaxis.set_minor_locator(NullLocator())
+    elif is_log:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short(x)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _name(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 @dataclass(frozen=True)

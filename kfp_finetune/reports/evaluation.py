@@ -41,7 +41,7 @@ class Compared:
     @property
     def less_is_better(self) -> bool:
         """Whether the better model has less of it."""
-        return bool(_LESS_IS_BETTER.search(self.name.partition(",")[0]))
+        return less_is_better(self.name)
 
     @property
     def change(self) -> str:
@@ -62,6 +62,15 @@ class Compared:
         if self.is_unclear or math.isnan(difference) or difference == 0:
             return ""
         return "good" if difference > 0 else "bad"
+
+
+def less_is_better(figure: str) -> bool:
+    """Whether the better model has less of a figure, as far as its name tells.
+
+    Args:
+        figure: Its name; of a task's, that behind the task's.
+    """
+    return bool(_LESS_IS_BETTER.search(figure.partition(",")[0]))
 
 
 def verdict(figures: Sequence[Compared], rows: str) -> Verdict:

@@ -20,10 +20,29 @@ def check_room(
         what: That takes them, for the message.
         mend: What the user can change to write less.
     """
-    training = workspace.training(key)
-    there = [*whole_epochs(training).values(), *training.glob("step_*"), workspace.export(key)]
-    written = sum(path.stat().st_size for directory in there if directory.exists() for path in files_below(directory))
-    needed = max(0, to_write - written)
+    return compare_room(workspace, bytes_missing(workspace, key, to_write), what, mend)
+
+
+def bytes_missing(workspace: Workspace, key: str, to_write: int) -> int:
+    """What a training has still to write.
+
+    Args:
+        workspace: The tree on the volume.
+        key: The training's.
+        to_write: The most bytes that lie there at once.
+    """
+    return max(0, to_write - _written(workspace, key))
+
+
+def compare_room(workspace: Workspace, needed: int, what: str, mend: str) -> list[Problem]:
+    """Compares bytes with what the volume has left.
+
+    Args:
+        workspace: The tree on the volume.
+        needed: The bytes.
+        what: That takes them, for the message.
+        mend: What the user can change to write less.
+    """
     free = shutil.disk_usage(workspace.root).free
     if needed <= free:
         return []
@@ -35,3 +54,9 @@ def check_room(
             f"Free space on the volume or enlarge it, or {mend}.",
         )
     ]
+
+
+def _written(workspace: Workspace, key: str) -> int:
+    training = workspace.training(key)
+    there = [*whole_epochs(training).values(), *training.glob("step_*"), workspace.export(key)]
+    return sum(path.stat().st_size for directory in there if directory.exists() for path in files_below(directory))

@@ -84,6 +84,18 @@ def drop_surplus(training: Path, keep_last_n: int) -> None:
     sweep_unfinished(training)
 
 
+def drop_epochs(training: Path) -> None:
+    """Removes all epochs of a training, and the note which of them is to be exported.
+
+    Args:
+        training: The training's directory.
+    """
+    (training / CHOSEN_NAME).unlink(missing_ok=True)
+    for epoch in whole_epochs(training).values():
+        epoch.rename(epoch.with_name(f"{TEMPORARY_PREFIX}{epoch.name}"))
+    sweep_unfinished(training)
+
+
 def sweep_unfinished(training: Path) -> None:
     """Removes what a killed process left of an epoch that it was saving or removing."""
     for leftover in training.glob(f"{TEMPORARY_PREFIX}epoch_*"):

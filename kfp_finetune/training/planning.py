@@ -129,14 +129,26 @@ def make_plan(
     wrong = [*problems, *([] if newest else planner.check_room(workspace, request, asked.export))]
     if wrong:
         raise UserError(wrong)
-    outline = _outline(workspace, request, {**planner.settings(request), "evaluation": asked.evaluation})
     if newest:
-        outcome = _recall(workspace, request, newest, outline, asked)
+        outcome = _recall(workspace, request, newest, _outline(planner, workspace, request, asked), asked)
     else:
-        outcome = _prepare(workspace, outline, partial(planner.write, workspace, request, outline))
+        outcome = write_training(planner, workspace, request, asked)
     note_use(workspace, name, outcome.plan.key)
     release(workspace, model.facts.get("hold", ""))
     return outcome
+
+
+def write_training(planner: Planner[R], workspace: Workspace, request: R, asked: Asked) -> Outcome:
+    """Writes the directory of a training that has no fault, unless it is there already.
+
+    Args:
+        planner: What is peculiar to this kind of training.
+        workspace: The tree on the volume.
+        request: The training.
+        asked: What the run is to do with the trained model.
+    """
+    outline = _outline(planner, workspace, request, asked)
+    return _prepare(workspace, outline, partial(planner.write, workspace, request, outline))
 
 
 def _finished(workspace: Workspace, name: str, request: Request, skip_unchanged: bool) -> Manifest | None:
@@ -148,8 +160,9 @@ def _finished(workspace: Workspace, name: str, request: Request, skip_unchanged:
     return newest if same and request.goes_on and skip_unchanged else None
 
 
-def _outline(workspace: Workspace, request: Request, settings: Mapping[str, Any]) -> Plan:
+def _outline(planner: Planner[R], workspace: Workspace, request: R, asked: Asked) -> Plan:
     """The plan, as far as it is known without rows."""
+    settings = {**planner.settings(request), "evaluation": asked.evaluation}
     return Plan(
         key=request.key,
         training=workspace.relative(workspace.training(request.key)),

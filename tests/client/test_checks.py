@@ -16,6 +16,7 @@ from kfp_finetune.errors import Problem, UserError
 
 PIPELINES = sorted((Path(__file__).parents[2] / "pipelines").glob("*/pipeline.yaml"))
 TORCHTUNE, PREFERENCES, TRANSFORMERS = "torchtune-finetune", "preference-tuning", "transformers-finetune"
+SWEEP = "sweep"
 TYPE = {"transformer_type": "AutoModelForSequenceClassification"}
 TWO_NODES = {"launcher": "trainjob", "num_nodes": 2}
 DIGEST = "sha256:" + "0a" * 32
@@ -260,13 +261,49 @@ def test_what_the_steps_of_transformers_take_is_no_problem() -> None:
     assert found(check_local({**TYPE, "resources_per_worker": {"cpu": 5}}, TRANSFORMERS)) == ["resources_per_worker"]
 
 
+SWEPT: list[tuple[Mapping[str, Any], list[str]]] = [
+    ({"search": {"learning_rate": [1e-4, 2]}}, ["search.learning_rate"]),
+    ({"search": {"lora_ranc": [8]}}, ["search"]),
+    ({"search": {}}, ["search"]),
+    ({"search": {"lora_rank": {"min": 4, "max": 64}}}, ["samples"]),
+    ({"search": {"lora_rank": {"min": 4, "max": 64}}, "samples": 4}, []),
+    ({"search": {"lora_rank": [8.0, 16.0], "weight_decay": [0.0, 0.1]}, "samples": 0.0}, []),
+    ({"search": {"weight_decay": [0.1]}, "advanced": {"weight_decay": 0.2}}, ["advanced.weight_decay"]),
+    ({"search": {"seed": [1, 2]}, "metric": "perplexity", "direction": "min"}, []),
+    ({"search": {"seed": [1, 2]}, "metric": "arc_easy.acc"}, ["metric"]),
+    ({"search": {"seed": [1, 2]}, "metric": "arc_easy.acc", "evaluation": {"tasks": ["arc_easy"]}}, []),
+    ({"search": {"seed": [1, 2]}, "direction": "down"}, ["direction"]),
+    ({"search": {"seed": [1, 2]}, "epochs": 0}, ["epochs"]),
+    ({"search": {"enable_activation_offloading": [False, True]}}, ["enable_activation_offloading"]),
+]
+
+
+@pytest.mark.parametrize(("values", "wrong"), SWEPT)
+def test_every_trial_of_a_sweep_is_checked_and_what_is_wrong_with_some_is_told_once(
+    values: Mapping[str, Any], wrong: list[str]
+) -> None:
+    assert found(check_remote(values, SWEEP)) == found(check_local(values, "mine")) == wrong
+
+
+def test_which_trials_have_a_problem_is_told() -> None:
+    values = {"search": {"method": ["lora", "qlora"], "lora_rank": [4, 8]}, "advanced": {"fsdp_cpu_offload": True}}
+    (problem,) = check_remote(values, SWEEP)
+    assert problem.given == "true (with method qlora, lora_rank 4)"
+
+
+def test_a_search_must_be_given_and_is_asked_for_once() -> None:
+    with pytest.raises(UserError) as caught:
+        prepare("sweep", {"model": "gpt2", "dataset": "org/rows"})
+    assert found(caught.value.problems) == ["search"]
+
+
 def test_a_pipeline_of_the_user_s_own_is_checked_as_its_steps_would() -> None:
     values = {"column_map": {"label": "stars"}, "lora_config": {"r": 0}}
     assert found(check_remote(values, "mine")) == ["column_map"]
     assert found(check_remote({**TYPE, **values}, "mine")) == ["lora_config.r"]
 
 
-@pytest.mark.parametrize("pipeline", ["mine", TORCHTUNE, PREFERENCES, TRANSFORMERS])
+@pytest.mark.parametrize("pipeline", ["mine", TORCHTUNE, PREFERENCES, TRANSFORMERS, SWEEP])
 def test_parameters_of_another_pipeline_may_be_of_other_types(pipeline: str) -> None:
     other: tuple[int, ...] = (1, 2)
     settings = {"num_nodes", "num_workers", "num_procs_per_worker", "training_arguments"}
@@ -301,6 +338,7 @@ def test_checking_needs_neither_torch_nor_datasets() -> None:
         "import sys\nfrom kfp_finetune.client.checks.values import check_remote\n"
         f"assert not check_remote({ ({**common, **RIGHT[-1], 'advanced': {'metric_loggers': {}}})!r}, {TORCHTUNE!r})\n"
         f"assert not check_remote({ ({**common, **TYPE, **own})!r}, {TRANSFORMERS!r})\n"
+        f"assert not check_remote({ ({**common, 'search': {'lora_rank': [4, 8]}})!r}, {SWEEP!r})\n"
         "print({'torch', 'datasets', 'transformers', 'peft', 'boto3'} & sys.modules.keys() or 'none')"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -28,6 +28,14 @@ def test_a_whole_image_of_your_own_wins_over_registry_and_tag(tmp_path: Path) ->
     assert [images(path) for path in written] == [{"example.com/a:1", "example.com/b:2"}] * len(written)
 
 
+def test_how_many_trials_run_at_once_is_said_when_compiling(tmp_path: Path) -> None:
+    limits = {}
+    for name, most in ("default", None), ("two", 2):
+        text = compile_pipelines(tmp_path / name, max_parallel=most)[PIPELINES.index("sweep")].read_text()
+        limits[name] = re.findall(r"parallelismLimit: (\d+)", text)
+    assert limits == {"default": ["4"], "two": ["2"]}
+
+
 def test_compile_sh_takes_the_two_values_that_name_the_images_when_they_are_built(tmp_path: Path) -> None:
     names = {"REGISTRY": "example.com/me", "TAG": "v9"}
     built = {

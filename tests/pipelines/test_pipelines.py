@@ -12,6 +12,7 @@ from kfp_finetune._version import VERSION, VERSION_VARIABLE
 from kfp_finetune.client.compile import PIPELINES, stale_pipelines
 from kfp_finetune.client.parameters import read_parameters
 from kfp_finetune.images import STEPS_IMAGE, TRAIN_IMAGE
+from kfp_finetune.pipelines.parallel import MAX_PARALLEL
 
 ROOT = Path(__file__).parents[2] / "pipelines"
 FETCHING = {"initialize-dataset", "initialize-model"}
@@ -19,6 +20,7 @@ LOADING = {
     "torchtune_finetune": {"plan", "torchtune-train", "evaluate-model", "export-model"},
     "preference_tuning": {"plan-preferences", "torchtune-train", "evaluate-model", "export-model"},
     "transformers_finetune": {"plan", "transformers-train", "export-model"},
+    "sweep": {"plan-sweep", "run-trial", "evaluate-trial", "choose-best", "evaluate-model", "export-model"},
 }
 """The steps of each pipeline that load a model."""
 
@@ -26,13 +28,15 @@ WITH_GPUS = {
     "torchtune_finetune": {"torchtune-train", "evaluate-model"},
     "preference_tuning": {"torchtune-train", "evaluate-model"},
     "transformers_finetune": {"transformers-train"},
+    "sweep": {"run-trial", "evaluate-trial", "evaluate-model"},
 }
 REQUIRED = {
     "torchtune_finetune": {"model", "dataset"},
     "preference_tuning": {"model", "dataset"},
     "transformers_finetune": {"model", "dataset", "transformer_type"},
+    "sweep": {"model", "dataset", "search"},
 }
-MOST_PARAMETERS = 47
+MOST_PARAMETERS = {"sweep": 51}
 
 
 @pytest.fixture(params=PIPELINES)
@@ -75,7 +79,7 @@ def test_the_committed_yaml_is_what_the_source_compiles_to():
 def test_the_form_has_a_description_and_a_default_for_every_parameter(name: str, path: Path):
     parameters = read_parameters(path)
     assert {name for name, parameter in parameters.items() if parameter.required} == REQUIRED[name]
-    assert len(parameters) <= MOST_PARAMETERS
+    assert len(parameters) <= MOST_PARAMETERS.get(name, 47)
     for parameter in parameters.values():
         assert len(parameter.description) > 15, parameter.name
 
@@ -154,3 +158,21 @@ def test_the_volume_outlives_a_failure_unless_told_otherwise(path: Path, spec: p
         cleanup.trigger_policy.strategy == pipeline_spec_pb2.PipelineTaskSpec.TriggerPolicy.ALL_UPSTREAM_TASKS_COMPLETED
     )
     assert read_parameters(path)["keep_volume"].default is True
+
+
+def test_a_sweep_chooses_among_the_trials_that_came_to_an_end_whatever_became_of_the_others():
+    """Trials at once are bounded, and the choice waits for the loop without needing it to succeed."""
+    document = next(iter(yaml.safe_load_all((ROOT / "sweep" / "pipeline.yaml").read_text())))
+    (dag,) = (
+        component["dag"]
+        for component in document["components"].values()
+        if "choose-best" in component.get("dag", {}).get("tasks", {})
+    )
+    (loop,) = (name for name, task in dag["tasks"].items() if "parameterIterator" in task)
+    assert dag["tasks"][loop]["iteratorPolicy"] == {"parallelismLimit": MAX_PARALLEL}
+    choice = dag["tasks"]["choose-best"]
+    assert loop in choice["dependentTasks"]
+    assert choice["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
+    after = {name for name, task in dag["tasks"].items() if "choose-best" in task.get("dependentTasks", [])}
+    assert after == {"evaluate-model", "export-model"}
+    assert not [name for name in after if "triggerPolicy" in dag["tasks"][name]]

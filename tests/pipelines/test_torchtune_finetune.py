@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from kfp_finetune.client.summary import read_summary
 from kfp_finetune.components.evaluate_model.loss import held_out_loss
 from kfp_finetune.manifests import read_manifest
-from kfp_finetune.results import FILES, parse_result
+from kfp_finetune.results import COMPARISON, COMPARISON_REPORT, FILES, parse_result
 from kfp_finetune.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +63,7 @@ def test_the_pipeline_runs_from_a_csv_to_a_model_that_loads_and_then_has_nothing
     log = (tmp_path / "workspace/logs/local.log").read_text()
     results = list(filter(None, (parse_result(line.strip()) for line in log.splitlines())))
     assert [result.step for result in results] == ["plan", "train", "evaluate", "export"]
-    assert {name for result in results for name in result.files} == set(FILES)
+    assert {name for result in results for name in result.files} == set(FILES) - {COMPARISON, COMPARISON_REPORT}
     assert results[2].figures["loss_after"] == pytest.approx(summary.loss_after, abs=1e-3)
 
     again = run(tmp_path / "workspace", **settings)

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 from crafted_runs import leave_run, make_evaluation, make_plan
+from crafted_sweeps import make_comparison
 from PIL import Image
 
+from kfp_finetune.components.sweep.page import comparison_page
 from kfp_finetune.reports.data import data_report, describe_data
 from kfp_finetune.reports.training import training_report
 from kfp_finetune.training.report import run_report
@@ -98,7 +100,7 @@ def run_page(tmp_path):
 @pytest.fixture
 def pages(run_page):
     """Make a page of each kind, that on a run too."""
-    return {**reports(), "run": run_page(LONG)}
+    return {**reports(), "run": run_page(LONG), "sweep": comparison_page(make_comparison(LONG))}
 
 
 @pytest.fixture
@@ -160,7 +162,7 @@ def test_sandboxed_frame_renders(visit, tmp_path):
     assert sum(count for colour, count in painted.items() if max(colour) < 90) > 2000, "text"
 
 
-@pytest.mark.parametrize("kind", ["data", "training", "run"])
+@pytest.mark.parametrize("kind", ["data", "training", "run", "sweep"])
 @pytest.mark.parametrize("width", [320, 360, 700, 1100])
 def test_no_width_overflows(visit, pages, kind, width):
     """The page is as wide as what shows it, however long the words; the text of charts is readable and inside.
@@ -219,6 +221,7 @@ def test_a_page_on_hostile_texts_asks_for_nothing_and_runs_nothing(visit, visito
     control = visit(f"<!DOCTYPE html><html><head></head><body>{hostile}</body></html>", *DOM)
     assert "<title>run</title>" in control and {"/image", "/script", "/style", "/frame"} <= set(asked)
     asked.clear()
-    shown = visit(run_page(hostile), *DOM)
-    assert not asked and "<title>run</title>" not in shown
-    assert shown.count("&lt;script&gt;document.title='run'&lt;/script&gt;") > 10, "shown as text"
+    for page, least in (run_page(hostile), 10), (comparison_page(make_comparison(hostile)), 3):
+        shown = visit(page, *DOM)
+        assert not asked and "<title>run</title>" not in shown
+        assert shown.count("&lt;script&gt;document.title='run'&lt;/script&gt;") > least, "shown as text"

@@ -1,0 +1,1 @@
+"""Many trainings of one model on one dataset, and the best of them."""

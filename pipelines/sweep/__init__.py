@@ -1,0 +1,1 @@
+"""Fine-tunes a model with TorchTune, from dataset to verified export."""
