@@ -6,7 +6,6 @@ import select
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors.torch import load_file
 from small_tasks import CAUSAL, Given, start
 
 from kfp_finetune.components.transformers_train.train import train
+from kfp_finetune.launch.process import LAUNCHER_VARIABLE
 from kfp_finetune.metrics import read_metrics
 from kfp_finetune.training.epochs import whole_epochs
 from kfp_finetune.training.plan import Plan
@@ -31,6 +31,26 @@ from kfp_finetune.training.start import parse_start
 from kfp_finetune.components.transformers_train.train import train
 train(read_plan(Path(sys.argv[1])), sys.argv[2])
 """
+STRIKE = """
+import os, signal
+import kfp_finetune.metrics as metrics
+recorder = metrics.step_recorder
+
+def step_recorder(*arguments):
+    record = recorder(*arguments)
+
+    def struck(step, figures):
+        record(step, figures)
+        if step == {after}:
+            os.killpg(int(os.environ["{launcher}"]), signal.SIGKILL)
+            signal.pause()
+
+    return struck
+
+metrics.step_recorder = step_recorder
+"""
+"""What every process of the step reads at its start (sitecustomize)."""
+
 STRATEGIES = ("ddp", "fsdp")
 BEYOND = 5
 """Steps of the second epoch that are made before a training is killed."""
@@ -63,17 +83,16 @@ def workers(training: Path) -> list[int]:
     return found
 
 
-def run_and_kill(given: Given, plan: Plan, after: int) -> None:
-    """Runs the step and kills it and torchrun at once when so many steps are recorded."""
+def run_and_kill(given: Given, plan: Plan, after: int, hooks: Path) -> None:
+    """Runs the step; its first worker kills it and torchrun once it has recorded so many steps."""
     training = given.training(plan)
+    hooks.mkdir()
+    (hooks / "sitecustomize.py").write_text(STRIKE.format(after=after, launcher=LAUNCHER_VARIABLE))
     command = [sys.executable, "-c", STEP, str(training), str(given.root)]
-    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL) as step:
-        while len(read_metrics(training / "metrics.jsonl")) < after and step.poll() is None:
-            threading.Event().wait(0.005)
-        left = workers(training)
-        os.killpg(step.pid, signal.SIGKILL)
+    environment = os.environ | {"PYTHONPATH": str(hooks)}
+    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, env=environment) as step:
         assert step.wait() == -signal.SIGKILL
-    for pid in left:
+    for pid in workers(training):
         with contextlib.suppress(ProcessLookupError):
             handle = os.pidfd_open(pid)
             ended, _, _ = select.select([handle], [], [], 30)
@@ -95,10 +114,10 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
     training, whole = struck.training(plan), undisturbed.training(plan)
 
     an_epoch = plan.total_steps // plan.epochs
-    run_and_kill(struck, plan, an_epoch + BEYOND)
+    run_and_kill(struck, plan, an_epoch + BEYOND, tmp_path / "hooks")
     assert list(whole_epochs(training)) == [0]
     made = len((training / "metrics.jsonl").read_text().splitlines())
-    assert an_epoch + BEYOND <= made < 2 * an_epoch, "it was killed in the second epoch"
+    assert made == an_epoch + BEYOND < 2 * an_epoch, "it was killed in the second epoch"
     assert struck.plan(strategy=strategy).state == "resume"
     before = (training / "before.json").read_text()
 
