@@ -5,7 +5,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kfp_finetune.components.sweep.search import SEARCHABLE
 from kfp_finetune.errors import Problem
 from kfp_finetune.reports.evaluation import less_is_better
 from kfp_finetune.training.gate import OF_EVERY_TRAINING, gate_figures
@@ -56,9 +55,7 @@ def read_aim(metric: str, direction: str, known: Collection[str] = OF_EVERY_TRAI
     problems = []
     if metric not in known:
         named = ", ".join(known)
-        mend = "Name one of them; a task's figure needs the task in evaluation."
-        if metric in SEARCHABLE:
-            mend = "That is a setting; name a figure of the evaluation."
+        mend = "Name one of them, and no setting; a task's figure needs the task in evaluation."
         problems.append(Problem("metric", repr(metric), named, mend))
     if direction not in DIRECTIONS:
         allowed = ", ".join(map(repr, DIRECTIONS))

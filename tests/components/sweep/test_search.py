@@ -175,5 +175,5 @@ def test_which_side_of_a_figure_is_better_is_told_by_its_name(metric: str, less:
 
 def test_a_figure_that_there_will_not_be_is_refused():
     assert "loss, perplexity, improvement" in str(read_aim("acc", "auto")[1][0])
-    assert "That is a setting" in str(read_aim("lora_rank", "auto")[1][0])
+    assert "no setting" in str(read_aim("lora_rank", "auto")[1][0])
     assert "'auto', 'min', 'max'" in str(read_aim("loss", "least")[1][0])
