@@ -88,6 +88,7 @@ class View:
         pods_known: Whether they have been listed.
         failed_at: Monotonic time at which the first pod was seen to have ended badly; 0 if none has.
         taken_at: When a queue last took the pods away, RFC 3339: older ones may go for a while yet, and do not count.
+        taken: Names of the pods that were there then: times are whole seconds, so that a pod's own may be the same.
     """
 
     job: Job | None = None
@@ -96,6 +97,7 @@ class View:
     pods_known: bool = False
     failed_at: float = 0.0
     taken_at: str = ""
+    taken: frozenset[str] = frozenset()
 
     @property
     def ends(self) -> list[Ended]:
@@ -114,6 +116,7 @@ def updated(view: View, event: Listed | Changed, uid: str, since: str = "") -> V
     """
     if event.kind == "pod":
         known = event.objects if isinstance(event, Listed) else {event.name: event.object}
+        known = {name: pod for name, pod in known.items() if name not in view.taken}
         now = _made_since(max(since, view.taken_at), known)
         if isinstance(event, Changed) and not now:
             return view
@@ -140,11 +143,19 @@ def _with_job(view: View, job: Job) -> View:
     if suspended is None:
         return view
     taken_at = suspended.get("lastTransitionTime", view.taken_at)
-    return replace(view, pods=_made_since(taken_at, view.pods), failed_at=0.0, taken_at=taken_at)
+    if taken_at == view.taken_at:
+        return replace(view, failed_at=0.0)
+    left = {name: pod for name, pod in view.pods.items() if _made_at(pod) > taken_at}
+    taken = view.taken.union(view.pods).difference(left)
+    return replace(view, pods=left, failed_at=0.0, taken_at=taken_at, taken=taken)
 
 
 def _made_since(time: str, pods: Mapping[str, Pod]) -> Mapping[str, Pod]:
-    return {name: pod for name, pod in pods.items() if pod["metadata"].get("creationTimestamp", time) >= time}
+    return {name: pod for name, pod in pods.items() if _made_at(pod) >= time}
+
+
+def _made_at(pod: Pod) -> str:
+    return str(pod["metadata"].get("creationTimestamp", ""))
 
 
 def _deleted(pod: Pod) -> Pod:

@@ -87,6 +87,12 @@ def test_a_job_that_is_complete_or_failed_is_over_at_once() -> None:
     assert not is_over(after(listed(job(condition="Suspended"), kind="job")))
 
 
+def suspended_at(time: str) -> dict[str, Any]:
+    suspended = job(condition="Suspended")
+    suspended["status"]["conditions"][0]["lastTransitionTime"] = time
+    return suspended
+
+
 def made_at(time: str, index: int = 0) -> dict[str, Any]:
     made = pod(index)
     return {**made, "metadata": {**made["metadata"], "name": f"pod-of-{time}", "creationTimestamp": time}}
@@ -94,12 +100,10 @@ def made_at(time: str, index: int = 0) -> dict[str, Any]:
 
 def test_pods_that_a_queue_took_away_do_not_count_however_late_they_go() -> None:
     before, behind = made_at("2026-01-01T00:00:00Z"), made_at("2026-01-01T00:00:30Z")
-    suspended = job(condition="Suspended")
-    suspended["status"]["conditions"][0]["lastTransitionTime"] = "2026-01-01T00:00:20Z"
     view = after(
         listed(job(), kind="job"),
         listed(before),
-        changed(suspended, "job"),
+        changed(suspended_at("2026-01-01T00:00:20Z"), "job"),
         changed(job(), "job"),
         changed(behind),
         changed(before, gone=True),
@@ -107,6 +111,29 @@ def test_pods_that_a_queue_took_away_do_not_count_however_late_they_go() -> None
     assert list(view.pods) == [behind["metadata"]["name"]] and not view.ends and not view.failed_at
     view = updated(view, changed(behind, gone=True), UID)
     assert [end.cause for end in view.ends] == ["it was deleted"]
+
+
+def test_a_pod_that_a_queue_took_away_in_the_second_it_was_made_in_does_not_count() -> None:
+    second = "2026-01-01T00:00:20Z"
+    before, behind = made_at(second), {**made_at(second), "metadata": {**made_at(second)["metadata"], "name": "behind"}}
+    view = after(
+        listed(job(), kind="job"),
+        listed(before),
+        changed(suspended_at(second), "job"),
+        listed(before),
+        changed(job(), "job"),
+        changed(behind),
+        changed(before, gone=True),
+        listed(behind),
+    )
+    assert list(view.pods) == ["behind"] and not view.ends and not view.failed_at
+
+
+def test_pods_that_a_queue_gives_in_the_second_the_job_was_made_in_count() -> None:
+    second = "2026-01-01T00:00:20Z"
+    given = made_at(second)
+    view = after(listed(suspended_at(second), kind="job"), listed(given), changed(suspended_at(second), "job"))
+    assert list(view.pods) == [given["metadata"]["name"]]
 
 
 def test_a_condition_that_is_not_true_does_not_count() -> None:
