@@ -4,13 +4,12 @@ from kfp import dsl
 
 from kfp_finetune.components.clean_up.component import clean_up
 from kfp_finetune.components.create_volume.component import create_volume as create_volume_step
-from kfp_finetune.components.evaluate_model.component import evaluate_model
-from kfp_finetune.components.export_model.component import export_model
 from kfp_finetune.components.initialize_dataset.component import initialize_dataset
 from kfp_finetune.components.initialize_model.component import initialize_model
-from kfp_finetune.components.torchtune_train.component import plan, torchtune_train, torchtune_trainjob
+from kfp_finetune.components.torchtune_train.component import plan
 from kfp_finetune.images import STEPS_IMAGE, TRAIN_IMAGE
-from kfp_finetune.pipelines.wiring import ask_for_gpus, give_secrets, mount_volume, settle, share_memory
+from kfp_finetune.pipelines.torchtune_steps import Place, train_and_export
+from kfp_finetune.pipelines.wiring import give_secrets, mount_volume, settle
 from kfp_finetune.workspace import MOUNT_PATH
 
 
@@ -176,40 +175,29 @@ def torchtune_finetune(
             ui_host=ui_host,
             workspace=workspace,
         )
-        with dsl.If(planned.outputs["Output"] == True, name="needed"):  # noqa: E712  KFP builds the condition from ==
-            training_plan = planned.outputs["training_plan"]
-            with dsl.If(launcher == "trainjob", name="on nodes of their own"):
-                by_trainjob = torchtune_trainjob(
-                    training_plan=training_plan,
-                    volume=storage.output,
-                    image=train_image,
-                    run=run,
-                    runtime=runtime,
-                    accelerator=accelerator,
-                    trainjob=trainjob,
-                )
-            with dsl.Else(name="in one pod"):
-                here = torchtune_train(training_plan=training_plan, workspace=workspace)
-            trained = dsl.OneOf(by_trainjob.outputs["Output"], here.outputs["Output"])
-            evaluated = evaluate_model(training_plan=training_plan, trained=trained, workspace=workspace)
-            exported = export_model(
-                training_plan=training_plan,
-                name=name,
-                keep_runs=keep_runs,
-                gate=gate,
-                export=export,
-                publish_to=publish_to,
-                workspace=workspace,
-                volume=storage.output,
-                run=run,
-                ui_host=ui_host,
-                pipeline="torchtune-finetune",
-            )
-            exported.after(evaluated)
-            ask_for_gpus(here, accelerator, num_procs_per_node)
-            ask_for_gpus(evaluated, accelerator, num_procs_per_node)
-    fetching, loading = (data, base), (planned, here, evaluated, exported)
-    share_memory((here, evaluated))
+        place = Place(
+            launcher=launcher,
+            volume=storage.output,
+            workspace=workspace,
+            num_procs_per_node=num_procs_per_node,
+            accelerator=accelerator,
+            image=train_image,
+            runtime=runtime,
+            trainjob=trainjob,
+        )
+        steps = train_and_export(
+            planned,
+            place,
+            name=name,
+            keep_runs=keep_runs,
+            gate=gate,
+            export=export,
+            publish_to=publish_to,
+            run=run,
+            ui_host=ui_host,
+            pipeline="torchtune-finetune",
+        )
+    fetching, loading = (data, base), (planned, *steps.loading)
     mount_volume((*fetching, *loading), storage.output)
-    give_secrets((*fetching, planned, exported), hf_secret, s3_secret)
-    settle((storage, cleanup, by_trainjob, *fetching, *loading), train_image, loading)
+    give_secrets((*fetching, planned, steps.exported), hf_secret, s3_secret)
+    settle((storage, cleanup, steps.by_trainjob, *fetching, *loading), train_image, loading)
