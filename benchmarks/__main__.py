@@ -35,11 +35,15 @@ RESULTS = Path("build/bench.json")
 
 def main() -> None:
     """Measures what the command line names, or everything, and prints the table."""
+    known = ALL | ON_REQUEST
+    unknown = [name for name in sys.argv[1:] if name not in known]
+    if unknown:
+        sys.exit(f"no benchmark is called {', '.join(unknown)}: choose of {', '.join(known)}")
     table = Table("Figure", "Value", "Goal", "Range", title=f"On {os.cpu_count()} CPU cores")
     results = []
     for name in sys.argv[1:] or ALL:
         with tempfile.TemporaryDirectory(prefix="kfp-finetune-bench-") as directory:
-            module = importlib.import_module(f"benchmarks.{(ALL | ON_REQUEST)[name]}")
+            module = importlib.import_module(f"benchmarks.{known[name]}")
             for figure in module.measure(Path(directory)):
                 table.add_row(figure.name, figure.value, figure.bound, figure.spread)
                 results.append(asdict(figure))

@@ -22,7 +22,7 @@ SETTINGS = {
     "dtype": "fp32",
     "batch_size": 4,
     "max_seq_len": 192,
-    "split": "train[:400]",
+    "split": "train[:2400]",
     "held_out": "test",
 }
 AT_ONCE = 1e-9

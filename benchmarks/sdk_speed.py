@@ -26,7 +26,7 @@ from kfp_finetune.training.plan import Plan
 
 ROUNDS = 3
 ROWS, HELD_OUT = 800, 100
-SHAPE = Shape(hidden_size=256, intermediate_size=1024, layers=6, heads=8, key_value_heads=4)
+SHAPE = Shape(hidden_size=512, intermediate_size=2048, layers=6, heads=8, key_value_heads=4)
 PRETRAINING_STEPS = 60
 
 

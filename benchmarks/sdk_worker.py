@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kfp_finetune.components.torchtune_train.cpu import support_cpu
 from kfp_finetune.components.torchtune_train.models import read_architecture
-from kfp_finetune.components.torchtune_train.worker import FULL, load_recipe
+from kfp_finetune.components.torchtune_train.recipes import FULL, load_recipe
 
 CONFIG = "qwen2_5/1.5B_full"
 
@@ -55,7 +55,11 @@ def default_config(model: Path, data: Path, output: Path) -> DictConfig:
         "device": "cuda" if torch.cuda.is_available() else "cpu",
     }
     config = OmegaConf.merge(OmegaConf.load(path), arguments, needed)
-    config.model = {"_component_": architecture.builder, **architecture.arguments}
+    config.model = {
+        "_component_": architecture.builder,
+        "max_seq_len": architecture.max_seq_len,
+        **architecture.arguments,
+    }
     return config
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from kfp_finetune.images import REGISTRY_VARIABLE, STEPS_IMAGE_VARIABLE, TAG_VARIABLE, TRAIN_IMAGE_VARIABLE
 from kfp_finetune.pipelines.parallel import MAX_PARALLEL_VARIABLE
 
-PIPELINES = ("torchtune_finetune", "preference_tuning", "transformers_finetune", "sweep")
+PIPELINES = ("torchtune_finetune", "preference_tuning", "distillation", "transformers_finetune", "sweep")
 """Folders below pipelines/; each has a function of its own name in pipeline.py."""
 
 

@@ -138,7 +138,7 @@ def finetune(
         to: Where to run; see `To`.
         experiment: Groups runs in the UI; empty for the series' name.
         service_account: As whom the steps run; empty for the server's default.
-        pipeline: The name of a pipeline of this library ("torchtune_finetune", "preference_tuning",
+        pipeline: The name of a pipeline of this library ("torchtune_finetune", "preference_tuning", "distillation",
             "transformers_finetune", "sweep"), or a compiled pipeline.yaml, such as one with your own images.
         parameters: Any other parameter of the pipeline, by name.
 

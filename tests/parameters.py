@@ -41,6 +41,7 @@ ADVANCED: dict[str, list[Any]] = {
     "fsdp_cpu_offload": [False, True],
     "num_output_chunks": [1, 3, 8],
     "tensor_parallel_dim": [1],
+    "quantization_aware": ["", "int4", "int8"],
     "keep_last_n_checkpoints": [0, 1],
     "export_checkpoint": ["last", "best"],
     "metric_loggers": [{}, {"tensorboard": {}}],

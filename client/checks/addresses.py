@@ -1,4 +1,4 @@
-"""The addresses of the model and of the dataset."""
+"""The addresses of the models and of the dataset."""
 
 import re
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ from kfp_finetune.sources.redaction import TOKEN, redact
 from kfp_finetune.sources.source import open_source
 from kfp_finetune.workspace import MOUNT_PATH
 
-SOURCES = ("model", "dataset")
+SOURCES = ("model", "teacher", "dataset")
 
 _HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}")
 
 
 def check_addresses(values: Mapping[str, Any], same_machine: bool) -> list[Problem]:
-    """What is wrong with where the model and the dataset are said to be.
+    """What is wrong with where models and the dataset are said to be.
 
     Args:
         values: Those that were given, by name.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kfp_finetune.client.checks import preferences, sweep, torchtune, transformers
+from kfp_finetune.client.checks import distillation, preferences, sweep, torchtune, transformers
 from kfp_finetune.client.checks.addresses import SOURCES, check_addresses
 from kfp_finetune.client.checks.cluster import OBJECTS, VOLUME, check_cluster
 from kfp_finetune.client.checks.trainer import Trainer
@@ -21,6 +21,7 @@ from kfp_finetune.workspace import MOUNT_PATH, check_series_name
 TRAINERS = {
     "torchtune-finetune": torchtune.TRAINER,
     "preference-tuning": preferences.TRAINER,
+    "distillation": distillation.TRAINER,
     "transformers-finetune": transformers.TRAINER,
     "sweep": sweep.TRAINER,
 }
@@ -68,7 +69,12 @@ def check_remote(values: Mapping[str, Any], pipeline: str) -> list[Problem]:
 
 def _trainer(values: Mapping[str, Any], pipeline: str) -> Trainer:
     """How a pipeline trains; one of the user's own is taken for one made of the steps whose parameters it has."""
-    of_steps = {preferences.BETA: preferences.TRAINER, transformers.TYPE: transformers.TRAINER, SEARCH: sweep.TRAINER}
+    of_steps = {
+        preferences.BETA: preferences.TRAINER,
+        distillation.RATIO: distillation.TRAINER,
+        transformers.TYPE: transformers.TRAINER,
+        SEARCH: sweep.TRAINER,
+    }
     own = next((trainer for name, trainer in of_steps.items() if name in values), torchtune.TRAINER)
     return TRAINERS.get(pipeline, own)
 

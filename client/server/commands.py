@@ -34,7 +34,7 @@ Package = Annotated[
     str,
     typer.Argument(
         help="A compiled pipeline.yaml, or the name of one of this library: torchtune_finetune, preference_tuning, "
-        "transformers_finetune, sweep."
+        "distillation, transformers_finetune, sweep."
     ),
 ]
 Assignments = Annotated[list[str], typer.Option("--set", "-s", help="A parameter: NAME=VALUE; may be repeated.")]

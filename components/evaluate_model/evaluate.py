@@ -174,17 +174,22 @@ def _with_preferences(
 
 
 def _measure_rows(plan: Plan, root: Path, model: Path, num_procs: int) -> Measured:
+    return measure(replace(_work(plan, root, model), training=str(root / plan.training)), num_procs)
+
+
+def _work(plan: Plan, root: Path, model: Path) -> Work:
+    """A model to measure; a tuned one with weights rounded as it has learned to have them."""
     base = root / plan.model
-    what = f"evaluate {'base' if model == base else model.name}"
-    return measure(Work(what, str(model), str(base), plan.dtype, training=str(root / plan.training)), num_procs)
+    if model == base:
+        return Work("evaluate base", str(base), str(base), plan.dtype)
+    return Work(f"evaluate {model.name}", str(model), str(base), plan.dtype, rounded_to=plan.quantization_aware)
 
 
 def _with_benchmarks(plan: Plan, root: Path, evaluation: Evaluation, num_procs: int) -> Evaluation:
     """An evaluation with the figures of both models on the tasks that the plan names."""
-    base, tuned = root / plan.model, root / plan.training / evaluation.epoch
     before, after = (
-        measure(Work(what, str(model), str(base), plan.dtype, tasks=plan.evaluation, root=str(root)), num_procs).tasks
-        for what, model in (("evaluate base", base), (f"evaluate {evaluation.epoch}", tuned))
+        measure(replace(_work(plan, root, model), tasks=plan.evaluation, root=str(root)), num_procs).tasks
+        for model in (root / plan.model, root / plan.training / evaluation.epoch)
     )
     benchmarks = {
         task: {

@@ -18,6 +18,7 @@ from kfp_finetune.components.evaluate_model.loss import Share, held_out_loss
 from kfp_finetune.components.evaluate_model.pairs import Pairs, are_pairs, pair_log_probabilities
 from kfp_finetune.components.evaluate_model.settings import FEWEST_QUESTIONS, EvaluationSettings
 from kfp_finetune.launch.process import Topology, run_torchrun
+from kfp_finetune.rounding import round_matrices
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 ROOM = 0.7
@@ -38,6 +39,7 @@ class Work:
         training: The training's folder, with the held-out rows and the prompts; empty to leave these out.
         tasks: Settings of tasks to run, as `Plan.evaluation` has them; empty for none.
         root: The workspace's, where the tasks' data lies.
+        rounded_to: "int8" or "int4" to round its matrices first; empty for exact ones.
     """
 
     what: str
@@ -47,6 +49,7 @@ class Work:
     training: str = ""
     tasks: Mapping[str, Any] = field(default_factory=dict)
     root: str = ""
+    rounded_to: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,8 @@ def measure_share(work: Work, share: Share) -> Measured:
         share: This process's share.
     """
     model = _load(Path(work.model), DTYPES[work.dtype], share)
+    if work.rounded_to:
+        round_matrices(model, work.rounded_to)
     tokenizer = load_tokenizer(Path(work.tokenizer))
     found = Measured()
     if work.training:

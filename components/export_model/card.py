@@ -195,7 +195,7 @@ def _word(name: str) -> str:
 
 def _summary(plan: Plan, base: str) -> str:
     way = {"full": "all weights were trained"}.get(plan.method, f"{inline(plan.method)} trained an adapter")
-    kind = "preferences in " if plan.learns else ""
+    kind = "preferences in " if plan.preference else ""
     origin = f"[{inline(base)}](https://huggingface.co/{base})" if base else code(public(plan.origin or plan.base))
     return (
         f"{origin}, fine-tuned on {kind}{code(public(plan.dataset))}: {way}, with {inline(plan.trainer)}. "

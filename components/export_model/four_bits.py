@@ -11,45 +11,31 @@ from contextlib import contextmanager
 
 import torch
 from torchao.quantization import Int4TilePackedTo4dTensor
-from torchao.quantization.quant_primitives import (
-    MappingType,
-    _choose_qparams_affine_tinygemm,
-    _dequantize_affine_tinygemm,
-    _quantize_affine_tinygemm,
-)
 from torchao.quantization.utils import pack_tinygemm_scales_and_zeros, unpack_tinygemm_scales_and_zeros
 from torchao.utils import find_multiple
 
-DTYPE = torch.bfloat16
-"""Of what the kernel multiplies with, and of its result."""
+from kfp_finetune.rounding import MOST, FourBits, in_four_bits
 
 COLUMNS, ROWS = 1024, 8
 """A matrix is filled up to multiples of these, as torchao does."""
 
-LEAST, MOST = 0, 15
 _SHIFTS = (0, 16, 4, 20, 8, 24, 12, 28)
 """Where in 32 bits each of eight numbers lies: by tile of 16 columns, half of the tile, and parity of the column."""
 
 
-def in_four_bits(weight: torch.Tensor, group_size: int) -> Int4TilePackedTo4dTensor:
-    """A matrix in four bits, each group of a row with a scale and a zero of its own.
-
-    They are found in 32 bits, as torchao does not: in 16 it takes no scale below 2^-7, where those of real models lie.
+def in_tiles(weight: torch.Tensor, group_size: int) -> Int4TilePackedTo4dTensor:
+    """A matrix in four bits, in the order of the kernel.
 
     Args:
         weight: With two dimensions.
-        group_size: 32, 64, 128 or 256; the matrix's columns are a multiple of it.
+        group_size: As `rounding.in_four_bits` takes it.
     """
     rows, columns = weight.shape
     padding = (0, find_multiple(columns, COLUMNS) - columns, 0, find_multiple(rows, ROWS) - rows)
-    padded = torch.nn.functional.pad(weight.float(), padding)
-    block = (1, group_size)
-    scale, zero = _choose_qparams_affine_tinygemm(
-        padded, MappingType.ASYMMETRIC, block, torch.int32, LEAST, MOST, scale_dtype=DTYPE, zero_point_dtype=DTYPE
-    )
-    numbers = _quantize_affine_tinygemm(padded, block, scale.float(), zero.float(), torch.int32, LEAST, MOST)
-    scales = pack_tinygemm_scales_and_zeros(scale.reshape(len(padded), -1), zero.reshape(len(padded), -1))
-    return Int4TilePackedTo4dTensor(pack(numbers), scales, [1, group_size], weight.shape)
+    padded = torch.nn.functional.pad(weight, padding)
+    bits = in_four_bits(padded, group_size)
+    scales = pack_tinygemm_scales_and_zeros(bits.scale.reshape(len(padded), -1), bits.zero.reshape(len(padded), -1))
+    return Int4TilePackedTo4dTensor(pack(bits.numbers), scales, [1, group_size], weight.shape)
 
 
 def pack(numbers: torch.Tensor) -> torch.Tensor:
@@ -90,8 +76,5 @@ def multiplied_on_cpu() -> Iterator[None]:
 
 def _multiply(given: torch.Tensor, packed: torch.Tensor, group_size: int, scales: torch.Tensor) -> torch.Tensor:
     scale, zero = (part.squeeze(-1) for part in unpack_tinygemm_scales_and_zeros(scales))
-    block = (1, group_size)
-    weight = _dequantize_affine_tinygemm(
-        unpack(packed), block, scale, zero, torch.int32, LEAST, MOST, output_dtype=given.dtype
-    )
+    weight = FourBits(unpack(packed), scale, zero, group_size).to_floats(given.dtype)
     return given @ weight.T

@@ -10,21 +10,18 @@ from typing import Any
 
 import torch
 from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
-from torchao.quantization import Int4WeightOnlyConfig, IntxUnpackedToInt8Tensor, IntxWeightOnlyConfig
+from torchao.quantization import Int4WeightOnlyConfig, IntxWeightOnlyConfig
 from transformers import TorchAoConfig
 
-from kfp_finetune.components.export_model.four_bits import COLUMNS, DTYPE, in_four_bits
+from kfp_finetune.components.export_model.four_bits import COLUMNS, in_tiles
 from kfp_finetune.components.export_model.shards import DEFAULT_SHARD_SIZE, write_shards
 from kfp_finetune.components.export_model.verify import Weights
 from kfp_finetune.empty_models import empty_model
 from kfp_finetune.errors import Problem, UserError, refuse
+from kfp_finetune.rounding import DTYPE, GROUP_SIZE, can_round, in_eight_bits
 from kfp_finetune.training.exporting import INT4, INT8, WHAT
 from kfp_finetune.training.plan import CAUSAL_LM
 from kfp_finetune.workspace import INDEX_NAME
-
-GROUP_SIZE = 32
-"""Weights of a row that share a scale and a zero in four bits: the least that the kernel has, at five bits a weight in
-all. Groups of 128 take four and a quarter, and cost a small model more than its bound."""
 
 
 @dataclass(frozen=True)
@@ -94,16 +91,17 @@ def choose_scheme(folder: Path, weights: Weights, bits: str) -> Scheme:
     Raises:
         UserError: If it has no matrix that can be quantised.
     """
-    multiple = 1 if bits == INT8 else GROUP_SIZE
-    names = [name for name in linear_weights(folder) if name in weights and not weights.shape(name)[1] % multiple]
+    linear = [name for name in linear_weights(folder) if name in weights]
+    names = [name for name in linear if can_round(weights.shape(name)[1], bits)]
     if not names:
+        multiple = 1 if bits == INT8 else GROUP_SIZE
         allowed = f"a model with linear layers of torch, with a multiple of {multiple} columns"
         raise refuse(f"{WHAT}.quantize", f"{bits}, of a model without such a layer", allowed, "Take it out.")
     if bits == INT8:
         # torchao 0.15 writes its Int8WeightOnlyConfig to pickles alone, and these same numbers to safetensors too.
-        return Scheme(IntxWeightOnlyConfig(weight_dtype=torch.int8), None, _in_eight_bits, frozenset(names))
+        return Scheme(IntxWeightOnlyConfig(weight_dtype=torch.int8), None, in_eight_bits, frozenset(names))
     config = Int4WeightOnlyConfig(group_size=GROUP_SIZE, int4_packing_format="tile_packed_to_4d")
-    return Scheme(config, DTYPE, partial(in_four_bits, group_size=GROUP_SIZE), frozenset(names))
+    return Scheme(config, DTYPE, partial(in_tiles, group_size=GROUP_SIZE), frozenset(names))
 
 
 def outline(weights: Weights, scheme: Scheme, bits: str) -> tuple[dict[str, int], dict[str, str]]:
@@ -163,24 +161,6 @@ def linear_weights(folder: Path) -> list[str]:
         and module is not model.get_output_embeddings()
         and not kept & set(name.split("."))
     ]
-
-
-def _in_eight_bits(weight: torch.Tensor) -> torch.Tensor:
-    """A matrix in eight bits, each row with a scale of its own.
-
-    The scales are not torchao's: of weights in 16 bits it takes none below 2^-7, where those of real models lie.
-    """
-    exact = weight.float()
-    scale = (exact.abs().amax(1, keepdim=True) / 127).clamp(min=torch.finfo(weight.dtype).tiny).to(weight.dtype)
-    zero = torch.zeros_like(scale, dtype=torch.int8)
-    return IntxUnpackedToInt8Tensor.from_hp(
-        exact,
-        (1, weight.shape[1]),
-        torch.int8,
-        intx_choose_qparams_algorithm=None,
-        custom_scale=scale.float(),
-        custom_zero_point=zero,
-    ).to(dtype=weight.dtype)
 
 
 def _parts(name: str, tensor: torch.Tensor) -> Mapping[str, torch.Tensor]:

@@ -97,24 +97,16 @@ def plan_preferences(
     )  # fmt: skip
     with clear_errors():
         from kfp_finetune.artifacts import recall_manifest
-        from kfp_finetune.components.evaluate_model.tasks import plan_tasks
-        from kfp_finetune.components.export_model.planned import plan_export
-        from kfp_finetune.components.export_model.publish.run import check_publishing
         from kfp_finetune.components.export_model.this_run import ThisRun
         from kfp_finetune.components.plan_preferences.planning import make_plan
-        from kfp_finetune.training.gate import OF_EVERY_PAIR, check_gate, named_of_tasks
+        from kfp_finetune.components.torchtune_train.asked import check_asked
+        from kfp_finetune.training.gate import OF_EVERY_PAIR
         from kfp_finetune.training.launcher import check_launcher
-        from kfp_finetune.training.planning import Asked
         from kfp_finetune.training.record import record_plan
 
-        addresses, problems = check_publishing(publish_to, workspace, ThisRun(ui_host=ui_host, volume=volume))
-        tasks, of_tasks = plan_tasks(evaluation, workspace)
-        figures = named_of_tasks(gate) if of_tasks else tasks.figures
-        problems += [*of_tasks, *check_gate(gate, (*OF_EVERY_PAIR, *figures))]
-        problems += check_launcher(launcher, runtime, volume, num_nodes, trainjob, workspace)
         data, base = recall_manifest(dataset), recall_manifest(model)
-        exporting, of_export = plan_export(export, base, workspace)
-        problems += of_export
-        asked = Asked(tasks.evaluation, gate, exporting, addresses)
+        this_run = ThisRun(ui_host=ui_host, volume=volume)
+        asked, problems = check_asked(base, OF_EVERY_PAIR, evaluation, gate, export, publish_to, this_run, workspace)
+        problems += check_launcher(launcher, runtime, volume, num_nodes, trainjob, workspace)
         outcome = make_plan(data, base, name, settings, workspace, problems, skip_unchanged, asked)
         return record_plan(outcome, training_plan, data_report, workspace)

@@ -28,6 +28,7 @@ LEFT_OUT: Mapping[str, str] = {
     "compile": "torchtune's recipe for adapters does not compile",
     "num_output_chunks": "torchtune's recipes for preferences compute all logits at once",
     "tensor_parallel_dim": "torchtune's recipes for preferences share no matrices",
+    "quantization_aware": "torchtune's recipes for preferences round no weights",
 }
 """Settings of other trainings that mean nothing here, and why."""
 

@@ -147,6 +147,13 @@ def check_alone(train: TrainSettings) -> list[Problem]:
     if train.fsdp_cpu_offload and train.optimizer != "adamw":
         allowed = "true only with the optimizer adamw"
         problems.append(Problem("fsdp_cpu_offload", "true", allowed, "Set optimizer to adamw."))
+    if train.quantization_aware and (train.has_adapter or train.tensor_parallel_dim > 1):
+        given = (
+            f"{train.quantization_aware}, with method {train.method}, tensor_parallel_dim {train.tensor_parallel_dim}"
+        )
+        allowed = "empty, but for method full with tensor_parallel_dim 1"
+        mend = "Set method to full and tensor_parallel_dim to 1, or take it out."
+        problems.append(Problem("quantization_aware", given, allowed, mend))
     if nest(train.overrides).get("optimizer_in_bwd") is True:
         problems += _check_optimizer_in_bwd(train)
     return problems

@@ -137,6 +137,34 @@ def for_preferences(
     return changed if settings.has_adapter else {**changed, "ref_checkpointer": deepcopy(config["checkpointer"])}
 
 
+def with_teacher(
+    config: Mapping[str, Any],
+    settings: TrainSettings,
+    architecture: Architecture,
+    model: Path,
+    weights: Sequence[str],
+    ratio: float,
+) -> dict[str, Any]:
+    """A configuration with a teacher, from that without one.
+
+    Args:
+        config: From `build_config`.
+        settings: What the user set.
+        architecture: The teacher's.
+        model: The teacher's directory.
+        weights: Names of its safetensors files.
+        ratio: Weight of what the teacher says, to 1.
+    """
+    files = {"checkpoint_dir": str(model), "checkpoint_files": list(weights), "model_type": architecture.model_type}
+    sizes = architecture.arguments | {"max_seq_len": settings.max_seq_len}
+    teacher = {
+        "model": {"_component_": architecture.builder, **sizes},
+        "checkpointer": {**config["checkpointer"], **files},
+        "ratio": ratio,
+    }
+    return {**config, "teacher": teacher}
+
+
 def _optimizer(settings: TrainSettings) -> dict[str, Any]:
     common = {"lr": settings.peak_learning_rate, "weight_decay": settings.weight_decay}
     if settings.optimizer == "adamw_8bit":
@@ -156,6 +184,9 @@ def _tensor_parallel(settings: TrainSettings) -> dict[str, Any]:
 
 def _model(settings: TrainSettings, architecture: Architecture) -> dict[str, Any]:
     sizes = architecture.arguments | {"max_seq_len": settings.max_seq_len}
+    if settings.quantization_aware:
+        rounded = {"builder": architecture.builder, "bits": settings.quantization_aware}
+        return {"_component_": f"{ROOM}.quantization_aware.rounded_model", **rounded, **sizes}
     if not settings.has_adapter:
         return {"_component_": architecture.builder, **sizes}
     return {

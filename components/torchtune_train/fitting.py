@@ -1,5 +1,6 @@
 """How many rows are read at once: as many as memory holds, by what one and two of the longest take."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,7 +88,9 @@ def _measure(recipe: Any, limit: float, loss: Loss) -> Callable[[int], float]:
         _pass(recipe, longest[-1:], loss)  # The gradients stay, as they do while batches are accumulated.
         before = _taken(recipe._device)
         one = _kept(recipe, longest[-1:], loss)
-        two = _kept(recipe, longest, loss) if len(longest) > 1 and before + 2 * one <= limit else 2 * one
+        # All processes make the same passes, for which each hands out its share of the weights.
+        is_safe = len(longest) > 1 and not _most_of_all(before + 2 * one > limit, recipe._device)
+        two = _kept(recipe, longest, loss) if is_safe else 2 * one
     recipe._optimizer.zero_grad(set_to_none=True)
     state = 0 if recipe._optimizer.state else _state_bytes(recipe._optimizer)
     return lambda size: before + one + (size - 1) * (two - one) + state
@@ -152,7 +155,7 @@ def _memory(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info()
         return free + torch.cuda.memory_reserved()
-    return memory_bytes() // torch.distributed.get_world_size()
+    return memory_bytes() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _most_of_all(count: int, device: torch.device) -> int:

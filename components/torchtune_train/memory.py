@@ -131,6 +131,23 @@ def adapted(train: TrainSettings) -> list[str]:
     return [*train.lora_attn_modules, *(MLP if train.apply_lora_to_mlp else ())]
 
 
+def teacher_bytes(train: TrainSettings, teacher: Architecture, tokens: int) -> float:
+    """Bytes that a teacher takes on each GPU beside the model that learns from it.
+
+    They are its weights, of which the layers are gathered in turn; its logits; and of each logit two numbers in fp32,
+    the teacher's probability and the logarithm of the model's, which wait for the backward pass.
+
+    Args:
+        train: Settings of the training.
+        teacher: Its architecture.
+        tokens: In a batch on each process.
+    """
+    size, layers = BYTES[train.dtype], teacher.arguments["num_layers"]
+    gathered = _root(teacher) + min(GATHERED_LAYERS, layers) * _layer_parameters(teacher)
+    weights = size * (parameters(teacher) / train.world_size + gathered)
+    return weights + tokens * matrix_shapes(teacher)["output"][0] * (size + 2 * FLOAT)
+
+
 def _layer_parameters(architecture: Architecture) -> int:
     sizes = architecture.arguments
     shapes = matrix_shapes(architecture)
@@ -197,10 +214,10 @@ def _optimizer(train: TrainSettings, architecture: Architecture) -> float:
 def _activations(train: TrainSettings, architecture: Architecture, tokens: int, length: int) -> float:
     """Bytes that wait for the backward pass: of each layer all, its input alone, or nothing on the GPU."""
     layers, width = architecture.arguments["num_layers"], architecture.arguments["embed_dim"]
-    layer = layer_bytes(train, architecture, length)
+    layer, rounded = layer_bytes(train, architecture, length), layers * _rounded(train, architecture)
     if train.enable_activation_checkpointing:
-        layer = 0 if train.enable_activation_offloading else width * BYTES[train.dtype]
-    return tokens * (layers * layer + root_bytes(train, architecture))
+        layer, rounded = 0 if train.enable_activation_offloading else width * BYTES[train.dtype], 0
+    return tokens * (layers * layer + root_bytes(train, architecture)) + rounded
 
 
 def _working(train: TrainSettings, architecture: Architecture, tokens: int, length: int) -> float:
@@ -213,7 +230,14 @@ def _working(train: TrainSettings, architecture: Architecture, tokens: int, leng
     gradients = 2 * size * architecture.arguments["intermediate_dim"] / train.tensor_parallel_dim
     again = layer_bytes(train, architecture, length) if train.enable_activation_checkpointing else 0
     weights = _gathered_layers(train, architecture) + _unpacked(train, architecture)
+    if train.enable_activation_checkpointing:
+        weights += _rounded(train, architecture)
     return tokens * (gradients + again) + weights
+
+
+def _rounded(train: TrainSettings, architecture: Architecture) -> float:
+    """Bytes of a layer's rounded weights, which wait beside the exact ones for the backward pass."""
+    return _layer_matrices(architecture) * BYTES[train.dtype] * bool(train.quantization_aware)
 
 
 def layer_bytes(train: TrainSettings, architecture: Architecture, length: int) -> float:

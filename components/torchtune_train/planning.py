@@ -49,16 +49,25 @@ def of_training(request: ModelRequest) -> Mapping[str, Any]:
         "lora_scale": train.alpha / train.lora_rank if train.has_adapter else 0.0,
         "export_checkpoint": train.export_checkpoint,
         "checkpoint_minutes": train.checkpoint_minutes,
+        "quantization_aware": train.quantization_aware,
     }
 
 
 def _write(workspace: Workspace, request: Request, outline: Plan, staging: Path) -> Plan:
     from kfp_finetune.components.torchtune_train.prepare import prepare
 
-    return _write_plan(request, outline, staging, prepare(request, workspace, staging))
+    return write_plan(request, outline, staging, prepare(request, workspace, staging))
 
 
-def _write_plan(request: Request, outline: Plan, staging: Path, prepared: "Prepared") -> Plan:
+def write_plan(request: Request, outline: Plan, staging: Path, prepared: "Prepared") -> Plan:
+    """Writes what is told of a training's rows, and gives its whole plan.
+
+    Args:
+        request: The training.
+        outline: Of the plan.
+        staging: The directory that becomes the training's.
+        prepared: What became of the rows.
+    """
     plan = replace(
         outline,
         total_steps=prepared.steps.total,
@@ -112,7 +121,7 @@ def sharing_planner() -> planning.Planner[Request]:
         prepared = prepare(request, workspace, staging, known[0] if known else None)
         if not known:
             known.append(replace(prepared.rows, tokens=workspace.training(request.key) / TOKENS_FOLDER))
-        return _write_plan(request, outline, staging, prepared)
+        return write_plan(request, outline, staging, prepared)
 
     return replace(PLANNER, write=write)
 

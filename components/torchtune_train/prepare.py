@@ -24,12 +24,16 @@ from kfp_finetune.components.torchtune_train.samples import samples
 from kfp_finetune.components.torchtune_train.settings import TrainSettings
 from kfp_finetune.components.torchtune_train.tokens import TokenCounts, tokenize
 from kfp_finetune.errors import refuse
+from kfp_finetune.manifests import Manifest
 from kfp_finetune.training.forecast import Forecast
 from kfp_finetune.workspace import Workspace
 
 SAMPLES_NAME = "samples.json"
 TOKENS_FOLDER = "tokens"
 SAMPLES = 3
+
+Change = Callable[[dict[str, Any]], dict[str, Any]]
+"""Gives a configuration that is written, before the user's overrides, from that of `build_config`."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,9 @@ class Prepared:
     expected: Forecast
 
 
-def prepare(request: Request, workspace: Workspace, staging: Path, same: Rows | None = None) -> Prepared:
+def prepare(
+    request: Request, workspace: Workspace, staging: Path, same: Rows | None = None, change: Change = dict
+) -> Prepared:
     """Writes tokens, prompts and configuration.
 
     Args:
@@ -80,6 +86,7 @@ def prepare(request: Request, workspace: Workspace, staging: Path, same: Rows | 
         workspace: The tree on the volume.
         staging: The directory that becomes the training's.
         same: Rows of another training, if they are read the same way. Default: they are read from the dataset.
+        change: Of the configuration; see `configure`.
 
     Raises:
         UserError: If a row does not fit, or there are too few.
@@ -88,7 +95,7 @@ def prepare(request: Request, workspace: Workspace, staging: Path, same: Rows | 
     rows = _share_rows(same, tokens) if same else _write_rows(request, workspace, tokens)
     (staging / SAMPLES_NAME).write_text(json.dumps(rows.prompts, indent=2))
     items = _item_lengths(tokens / "train", train)
-    train, steps, fits = configure(request, workspace, staging, len(items))
+    train, steps, fits = configure(request, workspace, staging, len(items), change)
     return Prepared(train, rows, steps, _expect(request, train, fits, items, steps))
 
 
@@ -136,7 +143,7 @@ def configure(
     workspace: Workspace,
     staging: Path,
     items: int,
-    change: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    change: Change = dict,
 ) -> tuple[TrainSettings, Steps, Sequence[Fit]]:
     """Writes the configuration, and what it leaves to the machine that trains.
 
@@ -145,7 +152,7 @@ def configure(
         workspace: The tree on the volume.
         staging: The directory that becomes the training's.
         items: Rows to train on, or sequences of them if they are packed.
-        change: Gives the configuration that is written, before the user's overrides, from that of `build_config`.
+        change: What becomes of the configuration.
 
     Returns:
         The settings, with the batch size that follows from the rows, how many updates there will be, and the ways to
@@ -159,10 +166,19 @@ def configure(
     fits = possible_fits(request.train, train)
     write_fits(staging, fits)
     model = workspace.root / request.model.path
-    weights = [file.path for file in request.model.files if file.path.endswith(".safetensors")]
+    weights = weight_files(request.model)
     config = build_config(train, request.architecture, model, weights, workspace.training(request.key), steps)
     write_config(staging / "config.yaml", apply_overrides(change(config), train.overrides), train)
     return train, steps, fits
+
+
+def weight_files(model: Manifest) -> list[str]:
+    """Names of a model's safetensors files.
+
+    Args:
+        model: Of the published model.
+    """
+    return [file.path for file in model.files if file.path.endswith(".safetensors")]
 
 
 def _count_steps(rows: int, train: TrainSettings) -> Steps:

@@ -103,6 +103,8 @@ class TrainSettings:
         fsdp_cpu_offload: Whether weights and optimizer rest in the CPU's memory; without effect on a CPU.
         num_output_chunks: Parts in which logits and loss are computed, so that they take less memory.
         tensor_parallel_dim: Processes that share each matrix; for full fine-tuning of Llama models.
+        quantization_aware: "int8" or "int4" to train with weights rounded as the export's quantised copy will have
+            them, so that it loses less; for full fine-tuning. Empty for exact ones.
         keep_last_n_checkpoints: Epochs that are kept; 0 for all.
         checkpoint_minutes: Between the checkpoints inside an epoch, which cost at most a twentieth of the time; 0 for
             none but the epochs'.
@@ -142,6 +144,7 @@ class TrainSettings:
     fsdp_cpu_offload: bool = False
     num_output_chunks: Annotated[int, Field(ge=1, le=256)] = 8
     tensor_parallel_dim: Annotated[int, Field(ge=1, le=64)] = 1
+    quantization_aware: Literal["", "int8", "int4"] = ""
     keep_last_n_checkpoints: Annotated[int, Field(ge=0, le=1000)] = 0
     checkpoint_minutes: Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)] = CHECKPOINT_MINUTES
     export_checkpoint: Literal["last", "best"] = "last"
@@ -199,6 +202,8 @@ class TrainSettings:
             "num_procs_per_node": self.world_size,
         }
         idle = {"num_nodes", "checkpoint_minutes"}
+        if not self.quantization_aware:
+            idle.add("quantization_aware")
         if not self.has_adapter:
             idle |= {name for name in self.__dataclass_fields__ if "lora_" in name}
         return {name: value for name, value in (asdict(self) | meant).items() if name not in idle}

@@ -4,12 +4,10 @@ It runs torchtune's own distributed recipe on one configuration, and goes on fro
 """
 
 import argparse
-import importlib.util
 import os
 import time
 from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
 from typing import Any, get_args
 
 import torch
@@ -20,16 +18,19 @@ from torchtune.training.lr_schedulers import get_lr
 from kfp_finetune.components.torchtune_train.adapters import initialize_alike
 from kfp_finetune.components.torchtune_train.checkpoints import resume_settings
 from kfp_finetune.components.torchtune_train.cpu import support_cpu
+from kfp_finetune.components.torchtune_train.distillation import learn_from_teacher
 from kfp_finetune.components.torchtune_train.dora import mend_magnitudes
 from kfp_finetune.components.torchtune_train.first_reads import read_in_first_process
 from kfp_finetune.components.torchtune_train.fits import open_fits
 from kfp_finetune.components.torchtune_train.fitting import fit_batch, watched
 from kfp_finetune.components.torchtune_train.intervals import SHARE
+from kfp_finetune.components.torchtune_train.output_parts import make_parts_contiguous
 from kfp_finetune.components.torchtune_train.overrides import merge
 from kfp_finetune.components.torchtune_train.preferences import learns_preferences, loss_of_pairs, mend_recipe
 from kfp_finetune.components.torchtune_train.quantization import restore_in
+from kfp_finetune.components.torchtune_train.recipes import choose_recipe, load_recipe
 from kfp_finetune.components.torchtune_train.sampler import LengthSampler
-from kfp_finetune.components.torchtune_train.settings import TrainSettings, runs_without_fsdp
+from kfp_finetune.components.torchtune_train.settings import TrainSettings
 from kfp_finetune.components.torchtune_train.steps import keep_steps
 from kfp_finetune.components.torchtune_train.tensor_parallel import clip_over_meshes
 from kfp_finetune.launch.process import die_with_parent
@@ -38,13 +39,6 @@ from kfp_finetune.training.noting import note_environment
 from kfp_finetune.training.plan import CHECKPOINT_MINUTES
 from kfp_finetune.training.start import StartWatch
 
-FULL = ("full_finetune_distributed", "FullFinetuneRecipeDistributed")
-ADAPTER = ("lora_finetune_distributed", "LoRAFinetuneRecipeDistributed")
-ALONE = ("lora_finetune_single_device", "LoRAFinetuneRecipeSingleDevice")
-FULL_DPO = ("full_dpo_distributed", "FullDPORecipeDistributed")
-ADAPTER_DPO = ("lora_dpo_distributed", "LoRADPORecipeDistributed")
-"""File and class of torchtune's recipes."""
-
 SAMPLERS = ("StatefulDistributedSampler", "DistributedSampler")
 """What the recipes call the class that says which process reads which row."""
 
@@ -52,33 +46,6 @@ METHODS = get_args(TrainSettings.__annotations__["method"])
 
 FOR_GPUS = ("enable_activation_offloading", "fsdp_cpu_offload")
 """Settings that mean nothing on a CPU."""
-
-
-def choose_recipe(method: str, world_size: int, of_pairs: bool = False) -> tuple[str, str]:
-    """File and class of the recipe for a method.
-
-    Args:
-        method: One of `METHODS`.
-        world_size: Number of processes.
-        of_pairs: Whether rows are pairs of answers.
-    """
-    if of_pairs:
-        return FULL_DPO if method == "full" else ADAPTER_DPO
-    if method == "full":
-        return FULL
-    return ALONE if runs_without_fsdp(method, world_size) else ADAPTER
-
-
-def load_recipe(file: str) -> ModuleType:
-    """Imports a recipe by its file: torchtune's `recipes` package raises when it is imported by name."""
-    import torchtune
-
-    path = Path(torchtune.__file__).parent.parent / "recipes" / f"{file}.py"
-    spec = importlib.util.spec_from_file_location(f"torchtune_recipe_{file}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def ready_config(path: Path) -> DictConfig:
@@ -132,6 +99,8 @@ def train(
     restore_in(recipe._model, recipe._dtype)
     if method != "full" and not config.resume_from_checkpoint:
         initialize_alike(recipe._model, config.seed)
+    make_parts_contiguous(recipe._model)
+    learn_from_teacher(recipe, config)
     training = Path(config.output_dir)
     fit = fit_batch(recipe, training, open_fits(training), loss=loss_of_pairs if of_pairs else None)
     if of_pairs:

@@ -60,6 +60,8 @@ class Plan:
         expected: What it is expected to need of a GPU, as `Forecast.to_dict` gives it; empty if that is not known.
         checkpoint_minutes: Between the checkpoints inside an epoch; 0 for none but the epochs'. For torchtune alone.
         preference: For rows that are pairs of answers, the loss and its figures; empty for others.
+        quantization_aware: "int8" or "int4" if the model learned with weights rounded to so few bits; else empty.
+        distillation: If a second model is the teacher, its address and the weight of what it says; else empty.
     """
 
     key: str
@@ -88,6 +90,8 @@ class Plan:
     expected: Mapping[str, Any] = field(default_factory=dict)
     checkpoint_minutes: float = CHECKPOINT_MINUTES
     preference: Mapping[str, Any] = field(default_factory=dict)
+    quantization_aware: str = ""
+    distillation: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def quantizes_base(self) -> bool:
@@ -96,12 +100,17 @@ class Plan:
 
     @property
     def learns(self) -> str:
-        """What pairs of answers teach, for a reader; empty for other rows."""
-        if not self.preference:
-            return ""
-        smoothing = self.preference["label_smoothing"]
-        words = f"preferences: {self.preference['loss']}, beta {self.preference['beta']:g}"
-        return f"{words}, label smoothing {smoothing:g}" if smoothing else words
+        """What is learned beside the rows' own answers, for a reader; empty if nothing is."""
+        words = []
+        if self.preference:
+            words.append(f"preferences: {self.preference['loss']}, beta {self.preference['beta']:g}")
+            if smoothing := self.preference["label_smoothing"]:
+                words.append(f"label smoothing {smoothing:g}")
+        if self.distillation:
+            words.append(f"from the teacher {self.distillation['teacher']}, kd_ratio {self.distillation['kd_ratio']:g}")
+        if self.quantization_aware:
+            words.append(f"with weights rounded to {self.quantization_aware}; all figures are of the rounded model")
+        return ", ".join(words)
 
     def to_json(self) -> str:
         """The plan as indented JSON."""

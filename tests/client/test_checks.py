@@ -235,6 +235,19 @@ def test_everything_wrong_for_preferences_is_one_message_before_anything_is_sent
     assert found(check_remote(right, TORCHTUNE)) == ["gate"]
 
 
+def test_everything_wrong_for_a_distillation_is_one_message_before_anything_is_sent() -> None:
+    values = {
+        "method": "lorra", "kd_ratio": 0.0, "teacher": "data/teacher", "advanced": {"tensor_parallel_dim": 2},
+        "overrides": {"loss.num_output_chunks": 1}, "gate": {"min_reward_accuracy": 3},
+    }  # fmt: skip
+    for pipeline in "distillation", "mine":
+        assert set(found(check_remote(values, pipeline))) == {*values.keys() - {"advanced"}, "tensor_parallel_dim"}
+    assert check_remote({"kd_ratio": 1, "method": "qdora", "teacher": "hf://org/teacher"}, "distillation") == []
+    with pytest.raises(UserError) as caught:
+        prepare("distillation", {"model": "hf://org/model", "dataset": "hf://org/rows"})
+    assert found(caught.value.problems) == ["teacher"]
+
+
 def test_a_transformer_type_must_be_given_and_is_asked_for_once() -> None:
     for given in {}, {"transformer_type": ""}:
         with pytest.raises(UserError) as caught:

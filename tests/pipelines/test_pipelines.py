@@ -16,9 +16,13 @@ from kfp_finetune.pipelines.parallel import MAX_PARALLEL
 
 ROOT = Path(__file__).parents[2] / "pipelines"
 FETCHING = {"initialize-dataset", "initialize-model"}
+TEACHER = {"distillation": {"initialize-model-2"}}
+"""What a pipeline fetches beside these."""
+
 LOADING = {
     "torchtune_finetune": {"plan", "torchtune-train", "evaluate-model", "export-model"},
     "preference_tuning": {"plan-preferences", "torchtune-train", "evaluate-model", "export-model"},
+    "distillation": {"plan-distillation", "torchtune-train", "evaluate-model", "export-model"},
     "transformers_finetune": {"plan", "transformers-train", "export-model"},
     "sweep": {"plan-sweep", "run-trial", "evaluate-trial", "choose-best", "evaluate-model", "export-model"},
 }
@@ -27,16 +31,18 @@ LOADING = {
 WITH_GPUS = {
     "torchtune_finetune": {"torchtune-train", "evaluate-model"},
     "preference_tuning": {"torchtune-train", "evaluate-model"},
+    "distillation": {"torchtune-train", "evaluate-model"},
     "transformers_finetune": {"transformers-train"},
     "sweep": {"run-trial", "evaluate-trial", "evaluate-model"},
 }
 REQUIRED = {
     "torchtune_finetune": {"model", "dataset"},
     "preference_tuning": {"model", "dataset"},
+    "distillation": {"model", "teacher", "dataset"},
     "transformers_finetune": {"model", "dataset", "transformer_type"},
     "sweep": {"model", "dataset", "search"},
 }
-MOST_PARAMETERS = {"sweep": 51}
+MOST_PARAMETERS = {"sweep": 51, "distillation": 49}
 
 
 @pytest.fixture(params=PIPELINES)
@@ -91,7 +97,7 @@ def test_no_name_that_fails_the_driver_is_empty_by_default(path: Path):
 
 def test_the_volume_is_mounted_where_it_is_needed_and_nowhere_else(name: str, executors: dict):
     mounted = {name for name, config in executors.items() if config.pvc_mount}
-    assert mounted == FETCHING | LOADING[name]
+    assert mounted == FETCHING | TEACHER.get(name, set()) | LOADING[name]
     for step in mounted:
         (mount,) = executors[step].pvc_mount
         assert mount.mount_path == "/workspace"
@@ -106,7 +112,7 @@ def test_what_uses_gpus_has_shared_memory_for_its_processes(name: str, executors
 
 
 def test_no_step_is_cached(name: str, spec: pipeline_spec_pb2.PipelineSpec):
-    wanted = FETCHING | LOADING[name] | {"create-volume"}
+    wanted = FETCHING | TEACHER.get(name, set()) | LOADING[name] | {"create-volume"}
     steps = {step: task for step, task in tasks(spec).items() if step in wanted}
     assert steps.keys() == wanted
     assert not [step for step, task in steps.items() if task.caching_options.enable_cache]

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from kfp_finetune.components.evaluate_model.loss import held_out_loss, perplexity
 from kfp_finetune.components.export_model.comparison import held_out_rows
 from kfp_finetune.components.export_model.export import export
-from kfp_finetune.components.export_model.four_bits import in_four_bits, multiplied_on_cpu, pack, unpack
+from kfp_finetune.components.export_model.four_bits import in_tiles, multiplied_on_cpu, pack, unpack
 from kfp_finetune.components.export_model.planned import plan_export
 from kfp_finetune.components.export_model.publish.layout import lay_out
 from kfp_finetune.components.export_model.quantized import write_quantized
@@ -247,7 +247,7 @@ def test_four_bits_lie_where_the_kernel_for_gpus_looks_for_them():
 def test_a_gpu_packs_and_multiplies_in_the_same_way():
     draw = torch.Generator().manual_seed(0)
     weight, given = torch.randn(120, 896, generator=draw).bfloat16(), torch.randn(5, 896, generator=draw).bfloat16()
-    quantized = in_four_bits(weight, 32)
+    quantized = in_tiles(weight, 32)
     numbers = unpack(quantized.qdata)
     pairs = (numbers[:, ::2] << 4 | numbers[:, 1::2]).to(torch.uint8).cuda()
     assert torch.equal(quantized.qdata, torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), 8).cpu())
@@ -261,7 +261,7 @@ def test_a_cpu_multiplies_with_four_bits_inside_and_nowhere_else():
     draw = torch.Generator().manual_seed(0)
     weight = torch.randn(30, 320, generator=draw).bfloat16()
     given = torch.randn(5, 320, generator=draw).bfloat16()
-    quantized = in_four_bits(weight, 32)
+    quantized = in_tiles(weight, 32)
     with multiplied_on_cpu():
         made = torch.nn.functional.linear(given, quantized)
     wanted = torch.nn.functional.linear(given, weight)

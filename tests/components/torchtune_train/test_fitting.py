@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -161,3 +163,28 @@ def test_a_training_that_memory_does_not_hold_goes_on_with_smaller_batches(
     assert "smaller ones" in capsys.readouterr().out
     assert json.loads((training / TOO_LARGE_NAME).read_text())["batch_size"] == 4
     assert summary.final_loss == pytest.approx(expected.final_loss, abs=1e-3)
+
+
+LESS_FOR_THE_FIRST = """
+import os
+import subprocess
+import sys
+from kfp_finetune.components.torchtune_train import fitting
+measured = fitting._kept
+def kept(*arguments):
+    return measured(*arguments) + (2**60 if os.environ.get("RANK") == "0" else 0)
+fitting._kept = kept
+"""
+
+
+def test_processes_of_which_one_has_no_room_choose_together(tmp_path: Path):
+    """With weights shared out, one that went on alone would wait for the other for ever."""
+    found = start(tmp_path, rows=1000)
+    training = found.root / found.plan(batch_size=0, num_procs_per_node=2).plan.training
+    (tmp_path / "sitecustomize.py").write_text(LESS_FOR_THE_FIRST)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    command += [worker.__name__, "--method", "lora", "--config", str(training / "config.yaml")]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert ended.returncode != 0 and "smaller ones" in ended.stderr
+    assert [fit.enable_activation_checkpointing for fit in open_fits(training)] == [True]

@@ -83,6 +83,20 @@ def expected(train: TrainSettings, architecture: Architecture) -> float:
     return ROWS * TOKENS * (LAYERS * layer_bytes(train, architecture, TOKENS) + root_bytes(train, architecture))
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "computed again"])
+def test_rounded_weights_wait_for_the_backward_pass_unless_they_are_computed_again(again: bool):
+    architecture = architecture_of("qwen2")
+    exact = TrainSettings(method="full", max_seq_len=TOKENS, enable_activation_checkpointing=again)
+    aware = replace(exact, quantization_aware="int8")
+    told = [footprint(train, architecture, ROWS, TOKENS) for train in (exact, aware)]
+    matrices = sum(rows * columns for name, (rows, columns) in matrix_shapes(architecture).items() if name != "output")
+    layers = (LAYERS, 0) if not again else (0, 1)
+    found = [getattr(told[1], name) - getattr(told[0], name) for name in ("activations", "working")]
+    assert found == [count * matrices * 2 for count in layers]
+    if not again:
+        assert kept(aware, architecture)[0] - kept(exact, architecture)[0] == pytest.approx(found[0], rel=0.02)
+
+
 @pytest.mark.parametrize("method", METHODS, ids=["full", "lora", "dora", "lora of two matrices"])
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_numbers_in_a_model_and_numbers_trained_are_exact(family: str, method: dict[str, Any]):

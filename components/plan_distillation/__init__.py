@@ -1,0 +1,1 @@
+"""Plans a training of which a second model is the teacher."""

@@ -1,0 +1,211 @@
+"""Distils a teacher into a smaller model with TorchTune, from dataset to verified export."""
+
+from kfp import dsl
+
+from kfp_finetune.components.clean_up.component import clean_up
+from kfp_finetune.components.create_volume.component import create_volume as create_volume_step
+from kfp_finetune.components.initialize_dataset.component import initialize_dataset
+from kfp_finetune.components.initialize_model.component import initialize_model
+from kfp_finetune.components.plan_distillation.component import plan_distillation
+from kfp_finetune.images import STEPS_IMAGE, TRAIN_IMAGE
+from kfp_finetune.pipelines.torchtune_steps import Place, train_and_export
+from kfp_finetune.pipelines.wiring import give_secrets, mount_volume, settle
+from kfp_finetune.workspace import MOUNT_PATH
+
+
+@dsl.pipeline(
+    name="distillation",
+    display_name="Distil a teacher into a smaller model",
+    description="From a dataset and two models to the smaller one, taught by the other, evaluated and ready to load.",
+)
+def distillation(
+    model: str,
+    teacher: str,
+    dataset: str,
+    name: str = "distillation",
+    start_from: str = "model",
+    skip_unchanged: bool = True,
+    method: str = "lora",
+    epochs: int = 1,
+    learning_rate: float = 0.0,
+    batch_size: int = 0,
+    gradient_accumulation_steps: int = 1,
+    max_seq_len: int = 0,
+    packed: bool = False,
+    lora_rank: int = 8,
+    dtype: str = "bf16",
+    kd_ratio: float = 0.5,
+    dataset_type: str = "auto",
+    column_map: dict = {},  # noqa: B006  KFP takes the default from here
+    train_on_input: bool = False,
+    new_system_prompt: str = "",
+    split: str = "train",
+    held_out: str = "5%",
+    evaluation: dict = {},  # noqa: B006
+    gate: dict = {},  # noqa: B006
+    export: dict = {},  # noqa: B006
+    publish_to: str = "",
+    advanced: dict = {},  # noqa: B006
+    overrides: dict = {},  # noqa: B006
+    launcher: str = "process",
+    num_nodes: int = 1,
+    num_procs_per_node: int = 1,
+    accelerator: str = "nvidia.com/gpu",
+    runtime: str = "torch-distributed",
+    trainjob: dict = {},  # noqa: B006
+    dataset_config: str = "",
+    reuse: bool = True,
+    hf_secret: str = "hf",
+    s3_secret: str = "s3",
+    volume: str = "kfp-finetune",
+    volume_size: str = "100Gi",
+    access_mode: str = "ReadWriteOnce",
+    storage_class: str = "",
+    create_volume: bool = True,
+    prepare_volume: bool = False,
+    keep_volume: bool = True,
+    keep_runs: int = 0,
+    workspace: str = MOUNT_PATH,
+    train_image: str = TRAIN_IMAGE,
+    ui_host: str = "",
+):
+    """Distils a teacher into a smaller model with TorchTune, from dataset to verified export.
+
+    Args:
+        model: hf://ORGANISATION/NAME[@REVISION], s3://BUCKET/PREFIX or a folder (Llama, Qwen, Mistral, Gemma, Phi).
+        teacher: The larger model that it learns from, of the same family: an address like the model's.
+        dataset: A path, hf://ORGANISATION/NAME[@REVISION][/FOLDER] or s3://BUCKET/PREFIX; with /*.jsonl, some files.
+        name: Name of the series; latest/NAME on the volume points to its newest model.
+        start_from: "model" begins with model; "latest" with the series' newest model, once it has one made from model.
+        skip_unchanged: For "latest": whether to end at once if data and settings are as they were; "model" always does.
+        method: "full" trains every weight, "lora" and "dora" an adapter, "qlora" and "qdora" one beside 4-bit weights.
+        epochs: Passes over the training rows.
+        learning_rate: Peak of the schedule; 0 means 3e-4 for adapters and 2e-5 to 4e-5, by rows an update, for full.
+        batch_size: Rows in a batch on each GPU; 0 means 8, fewer of a small dataset, as many at once as memory holds.
+        gradient_accumulation_steps: Batches before each update of the weights.
+        max_seq_len: Tokens after which a row is cut; 0 means 2048, or as many as the model can read if fewer.
+        packed: Whether short rows share one sequence of max_seq_len tokens, each attending to itself alone.
+        lora_rank: Rank of the adapter's matrices.
+        dtype: "bf16" or "fp32".
+        kd_ratio: Weight of what the teacher says, above 0, to 1; the rest is that of the rows' own answers.
+        dataset_type: "instruct" (prompt and answer), "chat" (messages), "completion" (text), or "auto" by the columns.
+        column_map: Columns of other names: {"input": "question", "output": "answer"}, {"messages": ...}, {"text": ...}.
+        train_on_input: Whether the prompts' tokens count in the loss too.
+        new_system_prompt: System message put before every row that has none; empty for none.
+        split: Rows to train on: a split's name or a part of one, such as "train[:10%]".
+        held_out: Rows to evaluate on, never trained on: a share of the split ("5%") or another split ("test").
+        evaluation: Benchmarks of lm-evaluation-harness beside the held-out rows: {"tasks": ["arc_easy"], "limit": 200}.
+        gate: Bounds on the held-out rows, without which nothing is exported: {"min_improvement": 0.1, "max_loss": 2}.
+        export: Size of the model's files and a quantised copy: {"max_shard_size": "5GB", "quantize": "int8"}.
+        publish_to: Where the model is published too: hf://ORGANISATION/NAME[@BRANCH], s3://BUCKET/PREFIX or a model in
+            a Model Registry, registry+http://HOST:PORT/NAME; or several.
+        advanced: Settings without a parameter of their own: {"weight_decay": 0.1, "lora_alpha": 32}.
+        overrides: Any other key of torchtune's configuration: {"optimizer.betas": [0.9, 0.95]}.
+        launcher: "process" trains in one pod of this run, "trainjob" on any number of nodes by Kubeflow Trainer.
+        num_nodes: Machines to train on; more than one needs launcher trainjob and access_mode ReadWriteMany.
+        num_procs_per_node: Training processes on each machine, one for each GPU.
+        accelerator: Kubernetes resource name of the GPUs; empty to train on CPUs.
+        runtime: Training runtime of Kubeflow Trainer, for launcher trainjob.
+        trainjob: Training pods of launcher trainjob: {"memory": "64Gi", "node_selector": {...}, "queue": "team"}.
+        dataset_config: Configuration (subset) of a dataset on the Hub; empty for its default one.
+        reuse: Whether to take a dataset and a model that are on the volume already; false fetches them again.
+        hf_secret: Secret with the Hub's "token", and "endpoint" if it is another server; it need not exist.
+        s3_secret: Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the like; it need not exist.
+        volume: PersistentVolumeClaim that holds datasets, models, trainings and exports.
+        volume_size: Size of the volume if it is created.
+        access_mode: Access mode of the volume if it is created: ReadWriteOnce, or ReadWriteMany for many nodes.
+        storage_class: Storage class of the volume if it is created; empty for the cluster's default.
+        create_volume: Whether to create the volume unless it is there; false for a volume of your own.
+        prepare_volume: Whether to make the volume group-writable first, if its storage class gives it to root alone.
+        keep_volume: Whether to keep the volume after the run; it is only ever deleted if the pipeline created it.
+        keep_runs: How many trainings, exports, datasets and models of this series to keep on the volume; 0 for all.
+        workspace: Where the volume is mounted; another folder only outside a cluster.
+        train_image: Image of the steps that load a model: plan, train, evaluate, export.
+        ui_host: Address of the Kubeflow Pipelines UI, for the run's link on the model card; the client fills it in.
+    """
+    run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+    cleanup = clean_up(run=run, launcher=launcher, volume=volume, keep_volume=keep_volume)
+    with dsl.ExitHandler(cleanup, name="clean up"):
+        storage = create_volume_step(
+            name=volume,
+            size=volume_size,
+            access_mode=access_mode,
+            storage_class=storage_class,
+            create=create_volume,
+            prepare=prepare_volume,
+            image=STEPS_IMAGE,
+        )
+        data = initialize_dataset(uri=dataset, config=dataset_config, reuse=reuse, keep=keep_runs, workspace=workspace)
+        base = initialize_model(
+            uri=model,
+            start_from=start_from,
+            name=name,
+            reuse=reuse,
+            keep=keep_runs,
+            workspace=workspace,
+        )
+        above = initialize_model(uri=teacher, reuse=reuse, keep=keep_runs, workspace=workspace)
+        above.set_display_name("initialize-teacher")
+        planned = plan_distillation(
+            dataset=data.outputs["dataset"],
+            model=base.outputs["model"],
+            teacher=above.outputs["model"],
+            name=name,
+            method=method,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            max_seq_len=max_seq_len,
+            packed=packed,
+            lora_rank=lora_rank,
+            dtype=dtype,
+            kd_ratio=kd_ratio,
+            num_procs_per_node=num_procs_per_node,
+            num_nodes=num_nodes,
+            launcher=launcher,
+            runtime=runtime,
+            volume=storage.output,
+            trainjob=trainjob,
+            dataset_type=dataset_type,
+            column_map=column_map,
+            train_on_input=train_on_input,
+            new_system_prompt=new_system_prompt,
+            split=split,
+            held_out=held_out,
+            advanced=advanced,
+            overrides=overrides,
+            skip_unchanged=skip_unchanged,
+            evaluation=evaluation,
+            gate=gate,
+            export=export,
+            publish_to=publish_to,
+            ui_host=ui_host,
+            workspace=workspace,
+        )
+        place = Place(
+            launcher=launcher,
+            volume=storage.output,
+            workspace=workspace,
+            num_procs_per_node=num_procs_per_node,
+            accelerator=accelerator,
+            image=train_image,
+            runtime=runtime,
+            trainjob=trainjob,
+        )
+        steps = train_and_export(
+            planned,
+            place,
+            name=name,
+            keep_runs=keep_runs,
+            gate=gate,
+            export=export,
+            publish_to=publish_to,
+            run=run,
+            ui_host=ui_host,
+            pipeline="distillation",
+        )
+    fetching, loading = (data, base, above), (planned, *steps.loading)
+    mount_volume((*fetching, *loading), storage.output)
+    give_secrets((*fetching, planned, steps.exported), hf_secret, s3_secret)
+    settle((storage, cleanup, steps.by_trainjob, *fetching, *loading), train_image, loading)

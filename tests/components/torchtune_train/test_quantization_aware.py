@@ -1,0 +1,106 @@
+"""A model that learns with rounded weights is right once they are, and plain training of the same rows is not."""
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from given import Given
+from safetensors.torch import load_file, save_file
+from shapes import architecture_of, build
+
+from kfp_finetune.components.evaluate_model.evaluate import evaluate
+from kfp_finetune.components.export_model.export import export
+from kfp_finetune.components.export_model.four_bits import in_tiles, multiplied_on_cpu
+from kfp_finetune.components.initialize_dataset.dataset import initialize_dataset
+from kfp_finetune.components.initialize_model.model import initialize_model
+from kfp_finetune.components.torchtune_train.quantization_aware import RoundedLinear
+from kfp_finetune.components.torchtune_train.settings import TrainSettings
+from kfp_finetune.components.torchtune_train.train import train
+from kfp_finetune.errors import UserError
+from kfp_finetune.rounding import GROUP_SIZE, in_eight_bits, rounded
+
+LAYERS, OUTLYING = 2, 64
+READERS = {
+    "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
+}
+
+
+def start(directory: Path) -> Given:
+    """A model that computes what it did before, with a weight in each group that is far larger than the others."""
+    base = tiny.write_model(directory / "base", "qwen2", hidden_size=128, intermediate_size=384)
+    weights = load_file(base / "model.safetensors")
+    for layer in range(LAYERS):
+        for norm, matrices in READERS.items():
+            weights[f"model.layers.{layer}.{norm}.weight"][::GROUP_SIZE] /= OUTLYING
+            for matrix in matrices:
+                weights[f"model.layers.{layer}.{matrix}.weight"][:, ::GROUP_SIZE] *= OUTLYING
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    data, root = tiny.write_rows(directory / "rows.jsonl", 80), directory / "workspace"
+    return Given(root, initialize_dataset(str(data), str(root)), initialize_model(str(base), str(root)))
+
+
+def perplexities(found: Given, bits: str) -> tuple[float, float, float]:
+    """Of the exact weights and of the copy in four bits after a training, and the evaluation's loss."""
+    advanced, name = ({"quantization_aware": bits}, "aware") if bits else ({}, "plain")
+    plan = found.plan(name, method="full", held_out="25%", epochs=4, advanced=advanced).plan
+    train(plan, str(found.root))
+    evaluation = evaluate(plan, str(found.root))
+    settings = {"quantize": "int4", "max_perplexity_increase": 99}
+    facts = export(plan, name, str(found.root), settings=settings).facts
+    assert ("rounded to int4" in (found.root / "latest" / name / "README.md").read_text()) == bool(bits)
+    return facts["perplexity"], facts["quantized_perplexity"], evaluation.loss_after
+
+
+def test_a_copy_in_four_bits_is_nearly_as_good_as_exact_weights_if_training_knew_of_it(tmp_path: Path):
+    found = start(tmp_path)
+    exact, spoilt, _ = perplexities(found, "")
+    _, aware, loss = perplexities(found, "int4")
+    assert spoilt > 1.2 * exact, "the test's model must be one that rounding hurts"
+    assert aware < exact + 0.2 * (spoilt - exact)
+    assert torch.tensor(loss).exp() == pytest.approx(aware, rel=0.02), "evaluation tells of the rounded model"
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("bits", ["int8", "int4"])
+def test_every_layer_multiplies_with_rounded_weights_and_learns_exact_ones(bits: str, family: str):
+    train = TrainSettings(method="full", dtype="fp32", max_seq_len=64, quantization_aware=bits)
+    model = build(train, architecture_of(family, hidden_size=96, head_dim=24))
+    found = {name: module for name, module in model.named_modules() if isinstance(module, RoundedLinear)}
+    exact = [module for module in model.layers.modules() if type(module) is torch.nn.Linear]
+    assert found and not [layer for layer in exact if bits == "int8" or layer.in_features % GROUP_SIZE == 0]
+    model(torch.randint(100, (2, 8))).sum().backward()
+    for name, layer in found.items():
+        given = torch.randn(3, layer.in_features)
+        bias = 0 if layer.bias is None else layer.bias
+        assert torch.equal(layer(given), given @ rounded(layer.weight, bits).T + bias), name
+        assert layer.weight.grad is not None and layer.weight.grad.abs().sum() > 0
+    plain = {name for name, _ in model.named_parameters()}
+    assert {f"{name}.weight" for name in found} <= plain, "checkpoints have the usual names"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_are_rounded_as_the_exported_copy_has_them(dtype: torch.dtype):
+    weight = 0.02 * torch.randn(24, 320, generator=torch.Generator().manual_seed(0))
+    weight = weight.to(dtype)
+    with multiplied_on_cpu():
+        copy = torch.nn.functional.linear(torch.eye(320, dtype=torch.bfloat16), in_tiles(weight, GROUP_SIZE)).T
+    assert torch.allclose(rounded(weight, "int4").float(), copy.float(), rtol=2**-7, atol=1e-4), (
+        "the copy's product is in 16 bits"
+    )
+    assert torch.equal(rounded(weight, "int8"), in_eight_bits(weight).dequantize())
+    for bits, most in {"int8": 2e-3, "int4": 1e-2}.items():
+        assert (rounded(weight, bits) - weight).abs().max() < most
+
+
+def test_adapters_and_shared_matrices_are_refused_and_other_trainings_keep_their_keys(tmp_path: Path):
+    found = start(tmp_path)
+    with pytest.raises(UserError, match=r"quantization_aware: given int4, with method lora") as refused:
+        found.plan(method="lora", advanced={"quantization_aware": "int4"})
+    assert "Set method to full" in str(refused.value)
+    with pytest.raises(UserError, match="quantization_aware: given 'int2'"):
+        found.plan(method="full", advanced={"quantization_aware": "int2"})
+    plain, empty = found.plan(method="full").plan, found.plan(method="full", advanced={"quantization_aware": ""}).plan
+    aware = found.plan(method="full", advanced={"quantization_aware": "int8"}).plan
+    assert plain.key == empty.key != aware.key
