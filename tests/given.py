@@ -10,7 +10,7 @@ from kfp_finetune.components.initialize_dataset.dataset import initialize_datase
 from kfp_finetune.components.initialize_model.model import initialize_model
 from kfp_finetune.components.torchtune_train.planning import make_plan
 from kfp_finetune.manifests import Manifest
-from kfp_finetune.training.planning import Outcome
+from kfp_finetune.training.planning import Asked, Outcome
 
 SETTINGS = {"dtype": "fp32", "max_seq_len": 128, "batch_size": 4, "learning_rate": 5e-3}
 
@@ -23,8 +23,8 @@ class Given:
     dataset: Manifest
     model: Manifest
 
-    def plan(self, name: str = "series", **settings: Any) -> Outcome:
-        return make_plan(self.dataset, self.model, name, SETTINGS | settings, str(self.root))
+    def plan(self, name: str = "series", asked: Asked | None = None, **settings: Any) -> Outcome:
+        return make_plan(self.dataset, self.model, name, SETTINGS | settings, str(self.root), asked=asked)
 
 
 def start(directory: Path, family: str = "qwen2", rows: int = 40, **changes: Any) -> Given:

@@ -8,7 +8,7 @@ from kfp_finetune.components.evaluate_model.settings import check_evaluation
 from kfp_finetune.components.torchtune_train.settings import TrainSettings, check_values, unfold_advanced
 from kfp_finetune.errors import Problem
 from kfp_finetune.settings import read_partly
-from kfp_finetune.training.exporting import check_export
+from kfp_finetune.training.exporting import check_export, read_export_settings
 from kfp_finetune.training.gate import OF_EVERY_TRAINING, check_gate, named_of_tasks
 
 
@@ -45,10 +45,12 @@ def _check_together(values: Mapping[str, Any], same_machine: bool) -> list[Probl
     train = _read_train(values) if values.keys() & {"advanced", "overrides"} else None
     if train is None:
         return []
-    from kfp_finetune.components.torchtune_train.check import check_alone
+    from kfp_finetune.components.torchtune_train.check import check_alone, check_copy
     from kfp_finetune.components.torchtune_train.loggers import LOGGERS, check_loggers
 
     problems = check_alone(train)
+    if not check_export(values.get("export", {})):
+        problems += check_copy(train.quantization_aware, read_export_settings(values.get("export", {}))[0].quantize)
     if not same_machine:
         of_this_machine = check_loggers({name: {} for name in train.metric_loggers if name in LOGGERS})
         problems = [problem for problem in problems if problem not in of_this_machine]

@@ -9,7 +9,7 @@ from typing import Any
 from kfp_finetune.components.plan_distillation.check import DistillationRequest, check_request
 from kfp_finetune.components.torchtune_train.config import with_teacher
 from kfp_finetune.components.torchtune_train.memory import parameters, teacher_bytes
-from kfp_finetune.components.torchtune_train.planning import check_room, of_training, write_plan
+from kfp_finetune.components.torchtune_train.planning import check_writing, of_training, write_plan
 from kfp_finetune.manifests import Manifest
 from kfp_finetune.training import planning
 from kfp_finetune.training.forecast import Forecast, Way
@@ -35,7 +35,7 @@ def make_plan(dataset: Manifest, model: Manifest, teacher: Manifest, *arguments:
     Raises:
         UserError: With everything that is wrong.
     """
-    planner = planning.Planner(partial(check_request, teacher=teacher), check_room, _settings, _write)
+    planner = planning.Planner(partial(check_request, teacher=teacher), check_writing, _settings, _write)
     return planning.make_plan(planner, dataset, model, *arguments, **more)
 
 

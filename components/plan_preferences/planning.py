@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfp_finetune.components.plan_preferences.check import PreferenceRequest, check_request
-from kfp_finetune.components.torchtune_train.planning import check_room, of_training
+from kfp_finetune.components.torchtune_train.planning import check_writing, of_training
 from kfp_finetune.reports.data import Data, data_report, describe_data
 from kfp_finetune.training import planning
 from kfp_finetune.training.plan import DATA_NAME, DATA_REPORT_NAME, SETTINGS_NAME, Plan
@@ -68,7 +68,7 @@ def _describe(plan: Plan, request: PreferenceRequest, prepared: "Prepared") -> D
     )
 
 
-make_plan = partial(planning.make_plan, planning.Planner(check_request, check_room, _settings, _write))
+make_plan = partial(planning.make_plan, planning.Planner(check_request, check_writing, _settings, _write))
 """Checks everything and writes the training's directory; see `training.planning.make_plan`.
 
 The settings are the values for `PairSettings`, `PreferenceSettings`, `TrainSettings` and `advanced`, by name.

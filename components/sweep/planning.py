@@ -8,7 +8,7 @@ from kfp_finetune.components.sweep.aim import Aim
 from kfp_finetune.components.sweep.measured import evaluation_of, has_model, keep_waiting
 from kfp_finetune.components.sweep.search import Search, Values, draw, with_values
 from kfp_finetune.components.sweep.sweep import SWEEP_NAME, Sweep, Trial, describe, sweep_key
-from kfp_finetune.components.torchtune_train.check import Request, check_request
+from kfp_finetune.components.torchtune_train.check import Request, check_copy, check_request
 from kfp_finetune.components.torchtune_train.disk import bytes_inside_epoch, bytes_of_epochs, bytes_of_export
 from kfp_finetune.components.torchtune_train.planning import sharing_planner
 from kfp_finetune.errors import Problem, UserError
@@ -53,7 +53,7 @@ def plan_sweep(
     workspace, asked = open_workspace(workspace_root), asked or Asked()
     combinations = draw(search) if search.space else [{}]
     trainings, found = _check_each(dataset, model, name, whole_numbers(settings), combinations, workspace)
-    wrong = [*problems, *found] or _check_room(workspace, [request for _, request in trainings], asked)
+    wrong = [*problems, *found] or _check_writing(workspace, [request for _, request in trainings], asked)
     if wrong:
         raise UserError(wrong)
     if same := len(combinations) - len(trainings):
@@ -119,8 +119,8 @@ def _of_some(problem: Problem, faulty: Sequence[Values], count: int) -> Problem:
     return replace(problem, given=f"{problem.given} (with {describe(faulty[0])}{others})")
 
 
-def _check_room(workspace: Workspace, requests: Sequence[Request], asked: Asked) -> list[Problem]:
-    """What is wrong with the volume's free space, where the models of all trials lie until one is chosen."""
+def _check_writing(workspace: Workspace, requests: Sequence[Request], asked: Asked) -> list[Problem]:
+    """What is wrong with the copy, or with the volume's free space, where the models of all trials lie for a while."""
     needed, inside, exported = 0, 0, 0
     for request in requests:
         of = (request.train, request.architecture, request.model.facts.get("parameters", 0))
@@ -129,7 +129,11 @@ def _check_room(workspace: Workspace, requests: Sequence[Request], asked: Asked)
     export = exported + asked.export.bytes_beside(exported)
     needed += max(min(len(requests), AT_ONCE) * inside, export)
     mend = "lower epochs, or set keep_last_n_checkpoints to 1 and checkpoint_minutes to 0"
-    return compare_room(workspace, needed, f"the checkpoints of {len(requests)} trials and the export", mend)
+    aware = {request.train.quantization_aware for request in requests}
+    without_copy = [problem for bits in sorted(aware) for problem in check_copy(bits, asked.export.quantize)]
+    return without_copy + compare_room(
+        workspace, needed, f"the checkpoints of {len(requests)} trials and the export", mend
+    )
 
 
 def trials_to_run(sweep: Sweep, workspace_root: str) -> list[Trial]:

@@ -159,6 +159,20 @@ def check_alone(train: TrainSettings) -> list[Problem]:
     return problems
 
 
+def check_copy(quantization_aware: str, quantize: str | None) -> list[Problem]:
+    """What is wrong with the copy of a model that was trained for one: without it, nobody has what was trained.
+
+    Args:
+        quantization_aware: See `TrainSettings`.
+        quantize: Of the export's settings; none without a copy.
+    """
+    if quantization_aware in ("", quantize):
+        return []
+    given = f"{quantize or 'no copy'}, of a model that is trained for {quantization_aware}"
+    mend = f"Set export's quantize to {quantization_aware} too, or take quantization_aware out."
+    return [Problem("export.quantize", given, f"{quantization_aware} with quantization_aware", mend)]
+
+
 def _check_optimizer_in_bwd(train: TrainSettings) -> list[Problem]:
     reasons = {
         "method full": train.has_adapter,

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kfp_finetune.components.torchtune_train.check import ModelRequest, Request, check_request
+from kfp_finetune.components.torchtune_train.check import ModelRequest, Request, check_copy, check_request
 from kfp_finetune.components.torchtune_train.disk import check_disk
 from kfp_finetune.errors import Problem
 from kfp_finetune.reports.data import Data, data_report, describe_data
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from kfp_finetune.components.torchtune_train.prepare import Prepared, Rows
 
 
-def check_room(workspace: Workspace, request: ModelRequest, export: ExportSettings) -> list[Problem]:
-    """What is wrong with the volume's free space.
+def check_writing(workspace: Workspace, request: ModelRequest, export: ExportSettings) -> list[Problem]:
+    """What is wrong with what will be written: a copy that is missing, or the volume's free space.
 
     Args:
         workspace: The tree on the volume.
@@ -30,7 +30,10 @@ def check_room(workspace: Workspace, request: ModelRequest, export: ExportSettin
         export: How its export is to be made.
     """
     parameters = request.model.facts.get("parameters", 0)
-    return check_disk(workspace, request.key, request.train, request.architecture, parameters, export)
+    return [
+        *check_copy(request.train.quantization_aware, export.quantize),
+        *check_disk(workspace, request.key, request.train, request.architecture, parameters, export),
+    ]
 
 
 def of_training(request: ModelRequest) -> Mapping[str, Any]:
@@ -107,7 +110,7 @@ def _describe(plan: Plan, request: Request, rows: "Rows") -> Data:
     )
 
 
-PLANNER = planning.Planner(check_request, check_room, of_training, _write)
+PLANNER = planning.Planner(check_request, check_writing, of_training, _write)
 """What is peculiar to planning with torchtune."""
 
 

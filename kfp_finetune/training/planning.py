@@ -45,13 +45,13 @@ class Planner(Generic[R]):
     Args:
         check: The request for a dataset, a model, a series' name, the user's settings and a workspace; it raises a
             UserError with everything that is wrong.
-        check_room: What is wrong with the volume's free space, for an export with some settings.
+        check_writing: What is wrong with what will be written, an export with some settings too: above all free space.
         settings: What a plan says of a request's settings, by the names of `Plan`'s fields.
         write: Writes all that the training reads into a directory and gives the whole plan, made from its outline.
     """
 
     check: Callable[[Manifest, Manifest, str, Mapping[str, Any], Workspace], R]
-    check_room: Callable[[Workspace, R, ExportSettings], list[Problem]]
+    check_writing: Callable[[Workspace, R, ExportSettings], list[Problem]]
     settings: Callable[[R], Mapping[str, Any]]
     write: Callable[[Workspace, R, Plan, Path], Plan]
 
@@ -126,7 +126,7 @@ def make_plan(
         raise UserError([*problems, *error.problems]) from error
     newest = _finished(workspace, name, request, skip_unchanged)
     asked = asked or Asked()
-    wrong = [*problems, *([] if newest else planner.check_room(workspace, request, asked.export))]
+    wrong = [*problems, *([] if newest else planner.check_writing(workspace, request, asked.export))]
     if wrong:
         raise UserError(wrong)
     if newest:

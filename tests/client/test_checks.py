@@ -237,7 +237,7 @@ def test_everything_wrong_for_preferences_is_one_message_before_anything_is_sent
 
 def test_everything_wrong_for_a_distillation_is_one_message_before_anything_is_sent() -> None:
     values = {
-        "method": "lorra", "kd_ratio": 0.0, "teacher": "data/teacher", "advanced": {"tensor_parallel_dim": 2},
+        "method": "lorra", "kd_ratio": 0.0, "teacher": "./teacher", "advanced": {"tensor_parallel_dim": 2},
         "overrides": {"loss.num_output_chunks": 1}, "gate": {"min_reward_accuracy": 3},
     }  # fmt: skip
     for pipeline in "distillation", "mine":

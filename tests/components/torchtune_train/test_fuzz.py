@@ -23,6 +23,8 @@ from kfp_finetune.components.torchtune_train.config import Steps, build_config
 from kfp_finetune.components.torchtune_train.overrides import apply_overrides
 from kfp_finetune.components.torchtune_train.planning import make_plan
 from kfp_finetune.errors import UserError
+from kfp_finetune.training.exporting import ExportSettings
+from kfp_finetune.training.planning import Asked
 from kfp_finetune.workspace import open_workspace
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
@@ -95,8 +97,9 @@ def accepted(models: dict[str, Given], count: int, procs: int, seed: int) -> lis
         if procs > 1 and chance.random() < 0.2:
             found, values["method"] = models["llama"], "full"
             values["advanced"]["tensor_parallel_dim"] = procs
+        asked = Asked(export=ExportSettings(quantize=values["advanced"].get("quantization_aware") or None))
         try:
-            outcome = make_plan(found.dataset, found.model, "series", values, str(found.root))
+            outcome = make_plan(found.dataset, found.model, "series", values, str(found.root), asked=asked)
         except UserError:
             continue
         trainings[found.root / outcome.plan.training] = values

@@ -9,6 +9,7 @@ from given import Given
 from safetensors.torch import load_file, save_file
 from shapes import architecture_of, build
 
+from kfp_finetune.client.checks.values import check_remote
 from kfp_finetune.components.evaluate_model.evaluate import evaluate
 from kfp_finetune.components.export_model.export import export
 from kfp_finetune.components.export_model.four_bits import in_tiles, multiplied_on_cpu
@@ -19,12 +20,17 @@ from kfp_finetune.components.torchtune_train.settings import TrainSettings
 from kfp_finetune.components.torchtune_train.train import train
 from kfp_finetune.errors import UserError
 from kfp_finetune.rounding import GROUP_SIZE, in_eight_bits, rounded
+from kfp_finetune.training.exporting import ExportSettings
+from kfp_finetune.training.planning import Asked
 
 LAYERS, OUTLYING = 2, 64
 READERS = {
     "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
 }
+
+
+AS_INT4 = Asked(export=ExportSettings(quantize="int4"))
 
 
 def start(directory: Path) -> Given:
@@ -44,7 +50,7 @@ def start(directory: Path) -> Given:
 def perplexities(found: Given, bits: str) -> tuple[float, float, float]:
     """Of the exact weights and of the copy in four bits after a training, and the evaluation's loss."""
     advanced, name = ({"quantization_aware": bits}, "aware") if bits else ({}, "plain")
-    plan = found.plan(name, method="full", held_out="25%", epochs=4, advanced=advanced).plan
+    plan = found.plan(name, AS_INT4, method="full", held_out="25%", epochs=4, advanced=advanced).plan
     train(plan, str(found.root))
     evaluation = evaluate(plan, str(found.root))
     settings = {"quantize": "int4", "max_perplexity_increase": 99}
@@ -102,5 +108,16 @@ def test_adapters_and_shared_matrices_are_refused_and_other_trainings_keep_their
     with pytest.raises(UserError, match="quantization_aware: given 'int2'"):
         found.plan(method="full", advanced={"quantization_aware": "int2"})
     plain, empty = found.plan(method="full").plan, found.plan(method="full", advanced={"quantization_aware": ""}).plan
-    aware = found.plan(method="full", advanced={"quantization_aware": "int8"}).plan
+    aware = found.plan(asked=AS_INT4, method="full", advanced={"quantization_aware": "int4"}).plan
     assert plain.key == empty.key != aware.key
+
+
+def test_a_training_for_a_copy_that_nobody_asks_for_is_refused_before_and_in_the_plan(tmp_path: Path):
+    found = start(tmp_path)
+    for quantize, given in (None, "no copy"), ("int8", "int8"):
+        asked = Asked(export=ExportSettings(quantize=quantize))
+        with pytest.raises(UserError, match=f"export.quantize: given {given}, of a model that is trained for int4"):
+            found.plan(asked=asked, method="full", advanced={"quantization_aware": "int4"})
+    values = {"method": "full", "advanced": {"quantization_aware": "int8"}}
+    assert [problem.what for problem in check_remote(values, "torchtune-finetune")] == ["export.quantize"]
+    assert check_remote({**values, "export": {"quantize": "int8"}}, "torchtune-finetune") == []
