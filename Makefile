@@ -26,8 +26,8 @@ test: install ## every test that needs no cluster
 	@tests/compiler.sh
 	$(BIN)/pytest tests --ignore tests/cluster --ignore tests/images --numprocesses 2 --dist loadfile
 
-fuzz: install ## 10,000 requests drawn from the whole parameter set
-	FUZZ_EXAMPLES=10000 $(BIN)/pytest tests/components/torchtune_train/test_fuzz.py -k any_request
+fuzz: install ## 10,000 requests drawn from the whole parameter set, and 50 of those accepted trained
+	FUZZ_EXAMPLES=10000 FUZZ_TRAININGS=50 $(BIN)/pytest tests/components/torchtune_train/test_fuzz.py
 
 test-images: install ## builds both images, runs the pipeline in them; BASE=python:3.11-slim if a registry is at hand
 	tests/images/engine.sh $(BIN)/pytest tests/images

@@ -8,6 +8,7 @@ import datasets
 import pytest
 import torch
 from given import start
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from kfp_finetune.components.evaluate_model.evaluate import evaluate
@@ -47,6 +48,8 @@ def test_the_best_of_the_kept_epochs_is_exported(tmp_path: Path):
     with pytest.raises(UserError, match="no evaluation that tells its best epoch"):
         export(plan, "series", str(found.root))
     (training / "epoch_1").rename(training / "epoch_5")
+    (weights,) = (training / "epoch_5").glob("*.safetensors")
+    save_file({name: 0.5 * tensor for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
     evaluation = evaluate(plan, str(found.root))
     assert set(evaluation.epoch_losses) == {"epoch_2", "epoch_5"}
     assert evaluation.epoch_losses["epoch_2"] < evaluation.epoch_losses["epoch_5"]

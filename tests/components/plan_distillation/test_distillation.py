@@ -62,14 +62,13 @@ def divergence(root: Path, trained: Path, teacher: Manifest, plan: Plan) -> floa
     return total / count
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
-def test_a_model_comes_near_its_teacher_though_no_answer_counts(method: str, given: tuple[Given, Manifest]):
+def test_a_model_comes_near_its_teacher_though_no_answer_counts(given: tuple[Given, Manifest]):
     found, teacher = given
-    taught = plan(found, teacher, method=method, kd_ratio=1.0, epochs=4)
+    taught = plan(found, teacher, method="full", kd_ratio=1.0, epochs=2)
     train(taught, str(found.root))
-    folders = found.root / found.model.path, found.root / taught.training / "epoch_3"
+    folders = found.root / found.model.path, found.root / taught.training / "epoch_1"
     before, after = (divergence(found.root, folder, teacher, taught) for folder in folders)
-    assert before > 1 and after < 0.5 * before
+    assert before > 1 and after < 0.2 * before
     evaluation = evaluate(taught, str(found.root))
     assert evaluation.loss_after < 0.8 * evaluation.loss_before
 

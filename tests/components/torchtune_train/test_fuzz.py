@@ -1,6 +1,7 @@
 """Whatever is asked for, the answer is one message or a configuration; and what is accepted really trains.
 
-`make fuzz` looks at 10,000 requests, `make test` at 300 (the environment variable FUZZ_EXAMPLES).
+`make fuzz` looks at 10,000 requests and trains 50 of those accepted, `make test` at 300 and 24 (the environment's
+FUZZ_EXAMPLES and FUZZ_TRAININGS).
 """
 
 import os
@@ -28,7 +29,7 @@ from kfp_finetune.training.planning import Asked
 from kfp_finetune.workspace import open_workspace
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
-SAMPLES = 50
+SAMPLES = int(os.environ.get("FUZZ_TRAININGS", "24"))
 WIDE = {"hidden_size": 256, "intermediate_size": 256, "num_attention_heads": 8, "num_key_value_heads": 4}
 MODELS = {
     "qwen2": {},
