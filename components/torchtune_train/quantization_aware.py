@@ -52,9 +52,10 @@ def rounded_model(builder: str, bits: str, **sizes: Any) -> nn.Module:
         bits: "int8" or "int4".
         sizes: For the builder.
     """
-    module, _, name = builder.rpartition(".")
-    model: nn.Module = getattr(importlib.import_module(module), name)(**sizes)
-    for parent in list(model.layers.modules()):
+    module, _, function = builder.rpartition(".")
+    model: nn.Module = getattr(importlib.import_module(module), function)(**sizes)
+    layers: Any = model.layers
+    for parent in list(layers.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.Linear and can_round(child.in_features, bits):
                 setattr(parent, name, RoundedLinear(child, bits))

@@ -187,7 +187,7 @@ def sweep(
             with dsl.If(launcher == "trainjob", name="on nodes of their own"):
                 by_trainjob = trial_trainjob(
                     trial=trial,
-                    volume=storage.output,
+                    volume=volume,  # of this name; for outputs of other steps kfp 2.17's local runner gives the item
                     image=train_image,
                     run=run,
                     runtime=runtime,
