@@ -1,11 +1,13 @@
 """A model that learns with rounded weights is right once they are, and plain training of the same rows is not."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 import torch
 from given import Given
+from many import train_each
 from safetensors.torch import load_file, save_file
 from shapes import architecture_of, build
 
@@ -19,6 +21,7 @@ from kfp_finetune.components.torchtune_train.quantization_aware import RoundedLi
 from kfp_finetune.components.torchtune_train.settings import TrainSettings
 from kfp_finetune.components.torchtune_train.train import train
 from kfp_finetune.errors import UserError
+from kfp_finetune.metrics import read_metrics
 from kfp_finetune.rounding import GROUP_SIZE, in_eight_bits, rounded
 from kfp_finetune.training.exporting import ExportSettings
 from kfp_finetune.training.planning import Asked
@@ -66,6 +69,26 @@ def test_a_copy_in_four_bits_is_nearly_as_good_as_exact_weights_if_training_knew
     assert spoilt > 1.2 * exact, "the test's model must be one that rounding hurts"
     assert aware < exact + 0.2 * (spoilt - exact)
     assert torch.tensor(loss).exp() == pytest.approx(aware, rel=0.02), "evaluation tells of the rounded model"
+
+
+def test_shared_out_weights_and_activations_computed_again_change_no_loss(tmp_path: Path):
+    found = start(tmp_path)
+    aware = {"quantization_aware": "int4"}
+    ways: list[dict[str, Any]] = [
+        {"batch_size": 2, "advanced": aware},
+        {
+            "batch_size": 1,
+            "gradient_accumulation_steps": 2,
+            "advanced": aware | {"enable_activation_checkpointing": True},
+        },
+    ]
+    plans = [found.plan(asked=AS_INT4, method="full", num_procs_per_node=2, **way).plan for way in ways]
+    assert not train_each([found.root / plan.training for plan in plans], procs=2)
+    whole, again = (
+        [row["loss"] for row in read_metrics(found.root / plan.training / "metrics.jsonl")] for plan in plans
+    )
+    assert again[:5] == pytest.approx(whole[:5], abs=1e-4), "later, what differs in the last digit is rounded apart"
+    assert again == pytest.approx(whole, abs=0.1) and whole[-1] < whole[0] - 1
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
