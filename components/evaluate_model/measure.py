@@ -18,7 +18,6 @@ from kfp_finetune.components.evaluate_model.loss import Share, held_out_loss
 from kfp_finetune.components.evaluate_model.pairs import Pairs, are_pairs, pair_log_probabilities
 from kfp_finetune.components.evaluate_model.settings import FEWEST_QUESTIONS, EvaluationSettings
 from kfp_finetune.launch.process import Topology, run_torchrun
-from kfp_finetune.rounding import round_matrices
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 ROOM = 0.7
@@ -130,6 +129,8 @@ def measure_share(work: Work, share: Share) -> Measured:
     """
     model = _load(Path(work.model), DTYPES[work.dtype], share)
     if work.rounded_to:
+        from kfp_finetune.rounding import round_matrices
+
         round_matrices(model, work.rounded_to)
     tokenizer = load_tokenizer(Path(work.tokenizer))
     found = Measured()
