@@ -96,8 +96,9 @@ LASTING = {
 
 @pytest.mark.parametrize(("fault", "message"), LASTING.values(), ids=LASTING.keys())
 def test_a_fault_that_lasts_is_said_and_the_next_attempt_goes_on_from_there(
-    hub: Hub, tmp_path: Path, fault: faults.Fault, message: str
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: faults.Fault, message: str
 ) -> None:
+    monkeypatch.setattr("kfp_finetune.sources.download.WORKERS", 1)  # one part after the other
     hub.add("dataset", "org/rows", FILES)
     served = []
 
@@ -117,7 +118,10 @@ def test_a_fault_that_lasts_is_said_and_the_next_attempt_goes_on_from_there(
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_token_that_expires_during_the_download_costs_nothing_of_it(hub: Hub, tmp_path: Path, status: int) -> None:
+def test_a_token_that_expires_during_the_download_costs_nothing_of_it(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr("kfp_finetune.sources.download.WORKERS", 1)  # one part after the other
     hub.add("dataset", "org/rows", FILES)
     hub.fault = lambda handler, request: len(hub.bodies()) > 8 and faults.answer(status)(handler, request)
     with pytest.raises(UserError, match="HF_TOKEN"):

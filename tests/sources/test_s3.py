@@ -252,8 +252,9 @@ def test_credentials_that_expire_during_the_download_cost_nothing_of_it(
 
 
 def test_a_fault_that_lasts_is_said_and_the_next_attempt_goes_on_from_there(
-    s3: S3, bucket: str, tmp_path: Path, proxy: Proxy
+    s3: S3, bucket: str, tmp_path: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("kfp_finetune.sources.download.WORKERS", 1)  # one part after the other
     put(s3, bucket, "large.jsonl", content=LARGE)
     served = itertools.count()
     proxy.fault = lambda handler, request: next(served) > 6 and faults.reset(handler, request)
