@@ -16,14 +16,18 @@ from torch import nn
 from kfp_finetune.rounding import can_round, rounded
 
 
-class _Rounded(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, weight: torch.Tensor, bits: str) -> torch.Tensor:
-        return rounded(weight, bits)
+@torch.library.custom_op("kfp_finetune::rounded_weight", mutates_args=())
+def _rounded_weight(weight: torch.Tensor, bits: str) -> torch.Tensor:
+    """An operator of its own, since torch.compile would leave out that scales are rounded to 16 bits."""
+    return rounded(weight, bits)
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return gradients[0], None
+
+@_rounded_weight.register_fake
+def _(weight: torch.Tensor, bits: str) -> torch.Tensor:
+    return torch.empty_like(weight)
+
+
+_rounded_weight.register_autograd(lambda ctx, gradient: (gradient, None))
 
 
 class RoundedLinear(nn.Linear):
@@ -41,7 +45,7 @@ class RoundedLinear(nn.Linear):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Multiplies with the rounded weights."""
-        return nn.functional.linear(input, _Rounded.apply(self.weight, self.bits), self.bias)
+        return nn.functional.linear(input, _rounded_weight(self.weight, self.bits), self.bias)
 
 
 def rounded_model(builder: str, bits: str, **sizes: Any) -> nn.Module:

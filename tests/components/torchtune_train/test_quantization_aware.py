@@ -91,6 +91,15 @@ def test_shared_out_weights_and_activations_computed_again_change_no_loss(tmp_pa
     assert again == pytest.approx(whole, abs=0.1) and whole[-1] < whole[0] - 1
 
 
+def test_a_compiled_model_multiplies_with_the_same_weights(tmp_path: Path):
+    found = start(tmp_path)
+    few = {"quantization_aware": "int4", "max_steps_per_epoch": 2}
+    plans = [found.plan(asked=AS_INT4, method="full", advanced=few | {"compile": way}).plan for way in (False, True)]
+    assert not train_each([found.root / plan.training for plan in plans], procs=1)
+    eager, compiled = (read_metrics(found.root / plan.training / "metrics.jsonl")[0]["loss"] for plan in plans)
+    assert compiled == pytest.approx(eager, abs=1e-4)
+
+
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 @pytest.mark.parametrize("bits", ["int8", "int4"])
 def test_every_layer_multiplies_with_rounded_weights_and_learns_exact_ones(bits: str, family: str):
