@@ -146,7 +146,8 @@ def show(console: Console, expected: Expected) -> None:
     trained = f"{expected.trained:,} of {expected.parameters:,} parameters trained"
     print_line = partial(console.print, highlight=False, soft_wrap=True)
     print_line(escape(f"{expected.model}: {settings.method} in {settings.dtype}, {trained}"))
-    print_line(f"{settings.rows_a_step} rows of up to {told.tokens_a_row:,} tokens in an update, on {gpus}\n")
+    rows = "1 row" if settings.rows_a_step == 1 else f"{settings.rows_a_step} rows"
+    print_line(f"{rows} of up to {told.tokens_a_row:,} tokens in an update, on {gpus}\n")
     columns, cells = table(told)
     times = any(row[-1] for row in cells)
     shown = Table(box=None, padding=(0, 2, 0, 0))

@@ -107,8 +107,7 @@ def _other_tokens(model: Path, teacher: Path, manifest: Manifest) -> list[Proble
     if not other:
         return []
     examples = ", ".join(repr(token) for token in other[:3])
-    given = (
-        f"{manifest.source}, to which {len(other):,} of the model's {len(ours):,} tokens are others, such as {examples}"
-    )
+    count = f"{len(other):,} of the model's {len(ours):,} tokens"
+    given = f"{manifest.source}, in which {count} are missing or have other numbers, such as {examples}"
     allowed = "a model with the same tokenizer, as sizes of one family have it"
     return [Problem("teacher", given, allowed, "Choose a larger model of the same family.")]

@@ -46,6 +46,7 @@ def plan_sweep(
     export: dict = {},  # noqa: B006
     publish_to: str = "",
     ui_host: str = "",
+    max_parallel: int = 4,
     workspace: str = "/workspace",
 ) -> list[str]:
     """Checks every trial before a GPU is asked for, turns rows into tokens and writes the trials' configurations.
@@ -91,6 +92,7 @@ def plan_sweep(
         publish_to: Where export_model will publish the model: hf://ORGANISATION/NAME[@BRANCH], s3://BUCKET/PREFIX,
             registry+http://HOST:PORT/NAME.
         ui_host: Address of the Kubeflow Pipelines UI, for export_model; it is only checked here.
+        max_parallel: Trials that train at the same time, for the room that their checkpoints take on the volume.
         workspace: Where the volume is mounted.
 
     Returns:
@@ -130,7 +132,7 @@ def plan_sweep(
         exporting, of_export = plan_export(export, base, workspace)
         problems += of_export
         asked = Asked(tasks.evaluation, gate, exporting, addresses)
-        planned = plan_trials(data, base, name, settings, space, aim, workspace, problems, asked)
+        planned = plan_trials(data, base, name, settings, space, aim, workspace, problems, asked, max_parallel)
         return record_sweep(planned, sweep, data_report, workspace)
 
 

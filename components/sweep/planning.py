@@ -16,11 +16,10 @@ from kfp_finetune.manifests import Manifest
 from kfp_finetune.publishing import write_atomically
 from kfp_finetune.settings import whole_numbers
 from kfp_finetune.training.disk import bytes_missing, compare_room
+from kfp_finetune.training.forecast import Forecast
+from kfp_finetune.training.forecast import describe as describe_forecast
 from kfp_finetune.training.planning import Asked, write_training
 from kfp_finetune.workspace import Workspace, open_workspace
-
-AT_ONCE = 4
-"""Trials that are taken to train at the same time, where the volume's space is looked at."""
 
 
 def plan_sweep(
@@ -33,6 +32,7 @@ def plan_sweep(
     workspace_root: str,
     problems: Sequence[Problem] = (),
     asked: Asked | None = None,
+    max_parallel: int = 4,
 ) -> Sweep:
     """Checks all trials, then writes each one's directory unless it is there already.
 
@@ -46,6 +46,7 @@ def plan_sweep(
         workspace_root: Absolute path of the mounted volume.
         problems: What was found wrong before.
         asked: What the run is to do with the best model. Default: an export alone.
+        max_parallel: Trials that train at the same time, which is how many keep checkpoints inside an epoch.
 
     Raises:
         UserError: With everything that is wrong.
@@ -53,7 +54,7 @@ def plan_sweep(
     workspace, asked = open_workspace(workspace_root), asked or Asked()
     combinations = draw(search) if search.space else [{}]
     trainings, found = _check_each(dataset, model, name, whole_numbers(settings), combinations, workspace)
-    wrong = [*problems, *found] or _check_writing(workspace, [request for _, request in trainings], asked)
+    wrong = [*problems, *found] or _check_writing(workspace, [request for _, request in trainings], asked, max_parallel)
     if wrong:
         raise UserError(wrong)
     if same := len(combinations) - len(trainings):
@@ -96,6 +97,7 @@ def _write_each(
 ) -> list[Trial]:
     """Writes the trainings' directories; what is wrong with the rows for any of them is one message."""
     planner, trials = sharing_planner(), []
+    expected: list[tuple[Forecast, str]] = []
     faults: dict[Problem, list[Values]] = {}
     for number, (values, request) in enumerate(trainings, start=1):
         try:
@@ -106,9 +108,20 @@ def _write_each(
         else:
             summary = outcome.summary.to_line() if outcome.summary else ""
             trials.append(Trial(number, values, replace(outcome.plan, expected={}), sweep, summary))
+            if outcome.plan.expected:
+                expected.append((Forecast.from_dict(outcome.plan.expected), trials[-1].title))
     if faults:
         raise UserError([_of_some(problem, of, len(trainings)) for problem, of in faults.items()])
+    _foretell(expected)
     return trials
+
+
+def _foretell(expected: Sequence[tuple[Forecast, str]]) -> None:
+    """Prints what is expected of the trial that needs most memory, given each one's forecast and title."""
+    if expected:
+        forecast, title = max(expected, key=lambda told: min(way.memory_gib for way in told[0].ways))
+        for line in describe_forecast(forecast):
+            print(f"{title}: {line}", flush=True)
 
 
 def _of_some(problem: Problem, faulty: Sequence[Values], count: int) -> Problem:
@@ -119,7 +132,7 @@ def _of_some(problem: Problem, faulty: Sequence[Values], count: int) -> Problem:
     return replace(problem, given=f"{problem.given} (with {describe(faulty[0])}{others})")
 
 
-def _check_writing(workspace: Workspace, requests: Sequence[Request], asked: Asked) -> list[Problem]:
+def _check_writing(workspace: Workspace, requests: Sequence[Request], asked: Asked, max_parallel: int) -> list[Problem]:
     """What is wrong with the copy, or with the volume's free space, where the models of all trials lie for a while."""
     needed, inside, exported = 0, 0, 0
     for request in requests:
@@ -127,7 +140,7 @@ def _check_writing(workspace: Workspace, requests: Sequence[Request], asked: Ask
         needed += bytes_missing(workspace, request.key, bytes_of_epochs(*of))
         inside, exported = max(inside, bytes_inside_epoch(*of)), max(exported, bytes_of_export(*of))
     export = exported + asked.export.bytes_beside(exported)
-    needed += max(min(len(requests), AT_ONCE) * inside, export)
+    needed += max(min(len(requests), max_parallel) * inside, export)
     mend = "lower epochs, or set keep_last_n_checkpoints to 1 and checkpoint_minutes to 0"
     aware = {request.train.quantization_aware for request in requests}
     without_copy = [problem for bits in sorted(aware) for problem in check_copy(bits, asked.export.quantize)]

@@ -181,6 +181,7 @@ def sweep(
             export=export,
             publish_to=publish_to,
             ui_host=ui_host,
+            max_parallel=MAX_PARALLEL,
             workspace=workspace,
         )
         with dsl.ParallelFor(planned.outputs["Output"], name="trials", parallelism=MAX_PARALLEL) as trial:

@@ -73,7 +73,9 @@ def test_a_model_comes_near_its_teacher_though_no_answer_counts(given: tuple[Giv
     assert evaluation.loss_after < 0.8 * evaluation.loss_before
 
 
-def test_every_method_learns_on_two_processes_with_packed_rows_and_smaller_batches(given: tuple[Given, Manifest]):
+def test_weights_and_adapters_learn_on_two_processes_with_packed_rows_and_smaller_batches(
+    given: tuple[Given, Manifest],
+):
     found, teacher = given
     ways: list[dict[str, Any]] = [
         {"method": "full", "packed": True, "batch_size": 1},
@@ -87,13 +89,16 @@ def test_every_method_learns_on_two_processes_with_packed_rows_and_smaller_batch
         assert len(losses) == one.total_steps and losses[-1] < losses[0], one.method
 
 
-def test_four_bits_learn_from_a_teacher_on_one_process(tmp_path: Path):
+def test_four_bits_learn_from_a_teacher_on_one_process_and_on_two(tmp_path: Path):
     found = start(tmp_path, hidden_size=256, intermediate_size=256, num_attention_heads=2, num_key_value_heads=1)
     teacher = initialize_model(str(tiny.write_model(tmp_path / "teacher", **LARGER)), str(found.root))
-    one = plan(found, teacher, method="qlora")
-    train(one, str(found.root))
-    losses = [row["loss"] for row in read_metrics(found.root / one.training / "metrics.jsonl")]
-    assert losses[-1] < losses[0]
+    alone = plan(found, teacher, method="qlora")
+    train(alone, str(found.root))
+    shared = [plan(found, teacher, method=method, num_procs_per_node=2) for method in ("qlora", "qdora")]
+    assert not train_each([found.root / one.training for one in shared], procs=2)
+    for one in (alone, *shared):
+        losses = [row["loss"] for row in read_metrics(found.root / one.training / "metrics.jsonl")]
+        assert losses[-1] < losses[0], one.method
 
 
 def test_the_teacher_and_its_weight_are_part_of_the_key_and_told_to_the_reader(given: tuple[Given, Manifest]):
@@ -144,7 +149,9 @@ def test_a_teacher_of_another_kind_or_with_other_tokens_is_refused(given: tuple[
     tokenizer.write_text(tokenizer.read_text().replace("<|im_start|>", "<|turn|>"))
     for name in ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
         (other / name).unlink(missing_ok=True)
-    with pytest.raises(UserError, match=r"teacher: given .*tokens are others, such as '<\|im_start\|>'"):
+    with pytest.raises(
+        UserError, match=r"teacher: given .*tokens are missing or have other numbers, such as '<\|im_start\|>'"
+    ):
         plan(found, initialize_model(str(other), str(found.root)))
     unknown = shutil.copytree(found.root / found.model.path, tmp_path / "unknown")
     config = unknown / "config.json"

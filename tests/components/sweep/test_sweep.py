@@ -99,6 +99,24 @@ def test_a_sweep_needs_room_for_all_of_its_trials(ready: Given, monkeypatch: pyt
         plan(ready, {"learning_rate": [1e-3 * n for n in range(1, 9)]})
 
 
+def test_the_room_and_the_memory_are_those_of_the_trials_that_need_most(
+    ready: Given, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    free = shutil.disk_usage(ready.root)._replace(free=1_000_000)
+    many = Search({"learning_rate": [number * 1e-5 for number in range(1, 21)], "method": ["full"]})
+    needed = []
+    for most in (1, 20):
+        with monkeypatch.context() as patch, pytest.raises(UserError, match="the checkpoints of 20 trials") as refused:
+            patch.setattr(shutil, "disk_usage", lambda _: free)
+            arguments = (ready.dataset, ready.model, "series", SETTINGS, many, Aim(), str(ready.root))
+            plan_sweep(*arguments, max_parallel=most)
+        needed.append(refused.value.problems[0].allowed)
+    assert needed[0] < needed[1]
+    plan(ready, {"lora_rank": [4, 1024, 8]})
+    told = [line for line in capsys.readouterr().out.splitlines() if "expected on one GPU" in line]
+    assert len(told) == 1 and told[0].startswith("trial 2 (lora_rank 1024")
+
+
 def test_trials_are_trained_compared_and_forgotten_but_for_their_figures(ready: Given):
     """One whose rows are gone fails; the best of the others is exported, and found again by the next sweep."""
     root = str(ready.root)
