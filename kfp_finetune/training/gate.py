@@ -32,6 +32,7 @@ def gate_figures(evaluation: Mapping[str, Any]) -> dict[str, float]:
         name: value
         for task, found in evaluation.get("benchmarks", {}).items()
         for figure, both in found.items()
+        if None not in (both["tuned"], both["base"])
         for name, value in (
             (f"{task}.{figure}", both["tuned"]),
             (f"{task}.{figure}_improvement", both["tuned"] - both["base"]),

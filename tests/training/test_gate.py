@@ -30,6 +30,13 @@ def test_a_model_that_diverged_keeps_no_bound(loss: float):
     assert len(failed_bounds({"max_loss": 10, "min_improvement": -100, "max_perplexity": 1e9}, evaluation)) == 3
 
 
+def test_a_figure_that_a_benchmark_did_not_give_keeps_no_bound_and_spoils_no_other():
+    benchmarks = {"arc": {"acc": {"base": 0.2, "tuned": 0.4}, "f1": {"base": 0.1, "tuned": None}}}
+    problems = failed_bounds({"min_arc.acc": 0.3, "min_arc.f1": 0.3}, EVALUATION | {"benchmarks": benchmarks})
+    assert [problem.what for problem in problems] == ["gate.min_arc.f1"]
+    assert "was not measured" in problems[0].given
+
+
 def test_what_cannot_be_a_gate_is_told_before_anything_is_trained():
     problems = check_gate({"min_improvment": 0.1, "max_loss": "1", "loss": 2, "min_f1": 0.5}, ("loss", "improvement"))
     assert [problem.what for problem in problems] == ["gate", "gate.max_loss", "gate", "gate"]
