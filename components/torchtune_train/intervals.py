@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 
 SHARE = 0.02
-"""The most of a training's time that its checkpoints inside epochs may take, as far as each process can measure it: less
-than the twentieth that is meant, for what it cannot, such as the caches of processors and of the volume."""
+"""The most of a training's time that its checkpoints inside epochs may take, as far as each process can measure it:
+less than the twentieth that is meant, for what it cannot, such as the caches of processors and of the volume."""
 
 
 class Interval:

@@ -106,8 +106,8 @@ class TrainSettings:
         quantization_aware: "int8" or "int4" to train with weights rounded as the export's quantised copy will have
             them, so that it loses less; for full fine-tuning. Empty for exact ones.
         keep_last_n_checkpoints: Epochs that are kept; 0 for all.
-        checkpoint_minutes: Between the checkpoints inside an epoch, which are made less often where they are dear; 0 for
-            none but the epochs'.
+        checkpoint_minutes: Between the checkpoints inside an epoch, made less often where they are dear; 0 for none but
+            the epochs'.
         export_checkpoint: "last", or "best": of the epochs kept, the one with the least loss on the held-out rows.
         metric_loggers: Where the figures of each step go too: {"tensorboard": {}, "mlflow": {...}, "wandb": {...}}.
         overrides: Any other key of torchtune's configuration, nested or dotted: {"optimizer.betas": [0.9, 0.95]}.
