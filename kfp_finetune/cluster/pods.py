@@ -37,9 +37,12 @@ def why_not_running(pod: Pod, name: str) -> str:
         pod: The pod.
         name: The container's.
     """
-    state = (container_status(pod, name).get("state") or {}).get("waiting") or {}
-    if state.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-        return f"{state['reason']} ({state.get('message', 'no message')})"
+    state = container_status(pod, name).get("state") or {}
+    waiting, terminated = state.get("waiting") or {}, state.get("terminated")
+    if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+        return f"{waiting['reason']} ({waiting.get('message', 'no message')})"
+    if terminated:
+        return f"its container ended with exit status {terminated['exitCode']}"
     for one in (pod.get("status") or {}).get("conditions") or ():
         if one["type"] == "PodScheduled" and one["status"] == "False":
             return f"{one.get('reason')} ({one.get('message')})"

@@ -161,9 +161,12 @@ def last_words(pod: Pod) -> list[str]:
 
 
 def _final(pod: Pod) -> Mapping[str, Any]:
-    """How a pod's container, or the one that failed before it, ended; empty if it has not."""
-    state = "lastState" if has_restarted(pod) else "state"
-    return (container(pod).get(state) or {}).get("terminated") or {}
+    """How a pod's container, or the one that failed before it, ended; empty if it has not.
+
+    The machine removes what is left of the one before after a while, and tells no more of it.
+    """
+    states = (container(pod).get(name) or {} for name in ("lastState", "state"))
+    return next((state["terminated"] for state in states if state.get("terminated")), {})
 
 
 def _disruption(metadata: Mapping[str, Any], status: Mapping[str, Any], final: Mapping[str, Any]) -> str:

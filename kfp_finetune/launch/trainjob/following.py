@@ -124,7 +124,7 @@ def updated(view: View, event: Listed | Changed, uid: str, since: str = "") -> V
         gone = {name: _deleted(view.pods[name]) for name in missing}
         if isinstance(event, Changed) and event.gone:
             now = {event.name: _deleted(event.object)}
-        told = {**gone, **now}
+        told = {**gone, **{name: _ended_once(view.pods.get(name), pod) for name, pod in now.items()}}
         failed_at = view.failed_at or (time.monotonic() if any(map(ended, told.values())) else 0.0)
         return replace(view, pods={**view.pods, **told}, pods_known=True, failed_at=failed_at)
     if isinstance(event, Listed):
@@ -161,6 +161,14 @@ def _made_at(pod: Pod) -> str:
 def _deleted(pod: Pod) -> Pod:
     """A pod that is gone: one that had not ended was deleted."""
     return pod if ended(pod) else {**pod, "metadata": {"deletionTimestamp": now(), **pod["metadata"]}}
+
+
+def _ended_once(known: Pod | None, pod: Pod) -> Pod:
+    """A pod as it is now, or as it ended badly: a machine that starts its container again may forget how it ended."""
+    if known is None or known["metadata"]["uid"] != pod["metadata"]["uid"] or not ended(known):
+        return pod
+    forgotten = ended(pod) is None and (pod.get("status") or {}).get("phase") != "Succeeded"
+    return known if forgotten else pod
 
 
 @contextmanager

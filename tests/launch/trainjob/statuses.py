@@ -114,6 +114,8 @@ CANNOT_START = pod(
     state=terminated(128, "StartError", message='exec: "python": executable file not found in $PATH'), phase="Failed"
 )
 RESTARTED_AFTER_OOM = pod(state={"running": {}}, restarts=1, last=terminated(137, "OOMKilled"))
+ABOUT_TO_RESTART = pod(state={"waiting": {"reason": "CrashLoopBackOff"}}, last=terminated(1))
+RESTARTED_AND_FORGOTTEN = pod(state=terminated(2), restarts=1)
 FAILED_WITHOUT_A_CONTAINER = pod(state={}, phase="Failed", reason="Strange", message="never seen before")
 ENDED_WELL = pod(state=terminated(0), phase="Succeeded")
 ENDED_WELL_AND_DELETED = pod(state=terminated(0), phase="Succeeded", deleted="2026-01-01T00:00:20Z")

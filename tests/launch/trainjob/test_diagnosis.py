@@ -31,6 +31,8 @@ NCCL_OPTIONS = "ProcessGroupNCCL initialization options: size: 2, global rank: 0
     [
         ("OOM", "out of memory (OOMKilled)", False),
         ("RESTARTED_AFTER_OOM", "out of memory (OOMKilled)", False),
+        ("ABOUT_TO_RESTART", "it ended with exit status 1", False),
+        ("RESTARTED_AND_FORGOTTEN", "it refused what it was given", False),
         ("EVICTED", "TerminationByKubelet: The node was low on resource", True),
         ("EVICTED_BY_AN_OLDER_KUBELET", "Evicted: The node was low on resource", True),
         ("PREEMPTED", "PreemptionByScheduler", True),

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from launch.trainjob.statuses import CRASHED, ENDED_WELL, pod, terminated
+from launch.trainjob.statuses import CRASHED, ENDED_WELL, ENDED_WELL_AND_DELETED, pod, terminated
 
 from kfp_finetune.cluster.watching import Changed, Listed
 from kfp_finetune.launch.trainjob.following import SETTLE_SECONDS, View, _goes_on, _is_over, updated
@@ -63,6 +63,22 @@ def test_a_crash_counts_when_the_machine_s_clock_is_ahead_of_this_one() -> None:
     for gone in changed(crashed, gone=True), listed():
         (end,) = after(listed(crashed), gone).ends
         assert end.cause == "it ended with exit status 1"
+
+
+def test_a_pod_whose_end_its_machine_forgets_while_it_starts_it_again_has_ended_all_the_same() -> None:
+    creating = pod(state={"waiting": {"reason": "ContainerCreating"}})
+    for again in creating, pod():
+        for event in changed(again), listed(again):
+            (end,) = after(listed(pod()), changed(CRASHED), event).ends
+            assert end.cause == "it ended with exit status 1"
+    other = {**pod(), "metadata": {**pod()["metadata"], "uid": "another"}}
+    assert after(listed(CRASHED), changed(other)).ends == []
+
+
+def test_a_pod_that_was_deleted_and_ended_well_before_it_went_is_no_failure() -> None:
+    going = pod(deleted="2026-01-01T00:00:40Z", grace=30)
+    assert after(listed(pod()), changed(going)).ends != []
+    assert after(listed(pod()), changed(going), changed(ENDED_WELL_AND_DELETED)).ends == []
 
 
 def test_a_running_pod_that_is_gone_was_deleted() -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from launch.trainjob.statuses import ENDED_WELL, PULLING, Pod, pod
+from launch.trainjob.statuses import ENDED_WELL, PULLING, Pod, pod, terminated
 from servers.kubernetes_api import Answer, refuse, say, serving, stream
 
 from kfp_finetune.cluster.client import Cluster
@@ -57,6 +57,10 @@ def test_pods_that_wait_are_counted_by_reason() -> None:
 def test_a_container_that_is_being_created_is_told_as_such(reason: str) -> None:
     creating = pod(1, {"waiting": {"reason": reason}}, phase="Pending")
     assert words([ENDED_WELL, creating]).endswith("1 wait: its container is being created (image, volumes)")
+
+
+def test_a_container_that_failed_is_not_told_as_one_that_is_being_created() -> None:
+    assert words([pod(0), pod(1, terminated(3))]).endswith("1 wait: its container ended with exit status 3")
 
 
 def test_without_pods_the_newest_warning_since_the_job_s_creation_says_why() -> None:
