@@ -15,6 +15,7 @@ from torchtune import config as torchtune_config
 from torchtune import training
 from torchtune.modules.loss import ForwardKLWithChunkedOutputLoss
 
+from kfp_finetune.components.torchtune_train.first_reads import read_in_first_process
 from kfp_finetune.components.torchtune_train.output_parts import make_parts_contiguous
 from kfp_finetune.components.torchtune_train.recipes import load_recipe
 
@@ -34,7 +35,7 @@ class DistilledLoss:
     def __init__(self, of_answers: Any, teacher: torch.nn.Module, ratio: float) -> None:
         self.ignore_index, self.num_output_chunks = of_answers.ignore_index, of_answers.num_output_chunks
         self._of_answers, self._teacher, self._ratio = of_answers, teacher, ratio
-        self._of_teacher = ForwardKLWithChunkedOutputLoss(self.num_output_chunks, self.ignore_index)
+        self.of_teacher = ForwardKLWithChunkedOutputLoss(self.num_output_chunks, self.ignore_index)
         self._batch: tuple[tuple[Any, ...], Mapping[str, Any]] = ((), {})
 
     def notice(self, _: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -53,7 +54,7 @@ class DistilledLoss:
             taught = self._teacher(*args, **kwargs)
         known = min(logits[0].shape[-1], taught[0].shape[-1])  # Sizes of one family fill their vocabularies up.
         ours, theirs = ([part[..., :known] for part in parts] for parts in (logits, taught))
-        of_teacher = self._of_teacher(ours, theirs, labels)
+        of_teacher = self.of_teacher(ours, theirs, labels)
         return (1 - self._ratio) * self._of_answers(logits, labels) + self._ratio * of_teacher
 
 
@@ -70,12 +71,15 @@ def learn_from_teacher(recipe: Any, config: DictConfig) -> None:
     teacher.set_num_output_chunks(recipe._loss_fn.num_output_chunks)
     make_parts_contiguous(teacher)
     loss = DistilledLoss(recipe._loss_fn, teacher, config.teacher.ratio)
+    if config.compile:
+        training.compile_loss(loss.of_teacher, verbose=False)
     recipe._model.register_forward_pre_hook(loss.notice, with_kwargs=True)
     recipe._loss_fn = loss
 
 
 def _load(recipe: Any, config: DictConfig) -> Any:
     file, name = TEACHER
+    read_in_first_process("full", config)  # It has no four bits, whatever the training's method.
     checkpointer = torchtune_config.instantiate(config.teacher.checkpointer)
     given = SimpleNamespace(
         _dtype=recipe._dtype,

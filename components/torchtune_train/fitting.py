@@ -44,13 +44,15 @@ def fit_batch(
         The choice.
 
     Raises:
-        SmallerBatches: If not even the smallest batch fits unless activations are computed again.
+        SmallerBatches: If not even the smallest batch fits unless activations are computed again, by what was measured
+            or since memory ran out while it was.
     """
     at_hand = [fit for fit in fits if fit.enable_activation_checkpointing == fits[0].enable_activation_checkpointing]
     chosen = at_hand[0]
     if len(fits) > 1 and not (getattr(recipe, "_compile", False) or getattr(recipe, "_optimizer_in_bwd", False)):
         limit = MARGIN * (memory or _memory(recipe._device))
-        takes = _measure(recipe, limit, loss or loss_of_answers)
+        with watched(training, at_hand[-1]):
+            takes = _measure(recipe, limit, loss or loss_of_answers)
         too_large = _most_of_all(sum(takes(fit.batch_size) > limit for fit in at_hand), recipe._device)
         chosen = at_hand[min(too_large, len(at_hand) - 1)]
         if too_large == len(at_hand) and note_too_large(training, chosen):
@@ -84,7 +86,7 @@ def _measure(recipe: Any, limit: float, loss: Loss) -> Callable[[int], float]:
     """A function that tells the bytes taken by a batch of a number of rows, as long as the longest ones."""
     rows = recipe._dataloader.dataset
     longest = sorted(range(len(rows)), key=lambda index: rows.lengths[index])[-2:]
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[recipe._device] if recipe._device.type == "cuda" else []):
         _pass(recipe, longest[-1:], loss)  # The gradients stay, as they do while batches are accumulated.
         before = _taken(recipe._device)
         one = _kept(recipe, longest[-1:], loss)
@@ -92,7 +94,7 @@ def _measure(recipe: Any, limit: float, loss: Loss) -> Callable[[int], float]:
         is_safe = len(longest) > 1 and not _most_of_all(before + 2 * one > limit, recipe._device)
         two = _kept(recipe, longest, loss) if is_safe else 2 * one
     recipe._optimizer.zero_grad(set_to_none=True)
-    state = 0 if recipe._optimizer.state else _state_bytes(recipe._optimizer)
+    state = 0 if recipe._optimizer.state else _state_bytes(recipe._optimizer, recipe._device)
     return lambda size: before + one + (size - 1) * (two - one) + state
 
 
@@ -139,10 +141,11 @@ def _kept(recipe: Any, rows: Sequence[int], loss: Loss) -> int:
     return sum(kept.values())
 
 
-def _state_bytes(optimizer: Any) -> int:
-    """Bytes of the optimizer's state to come: two numbers for each that is trained, as Adam has it."""
+def _state_bytes(optimizer: Any, device: torch.device) -> int:
+    """Bytes of the optimizer's state to come on a device: two numbers for each trained there, as Adam has it."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    local = [getattr(parameter, "_local_tensor", parameter) for parameter in parameters]
+    shares = [getattr(parameter, "_local_tensor", parameter) for parameter in parameters]
+    local = [share for share in shares if share.device.type == device.type]
     in_eight_bits = "8bit" in type(optimizer).__name__.lower()
     return 2 * sum(tensor.numel() * (1 if in_eight_bits else tensor.element_size()) for tensor in local)
 

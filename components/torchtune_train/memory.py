@@ -34,6 +34,9 @@ SHARED_INPUTS = dict.fromkeys(("q_proj", "k_proj", "v_proj"), "attention") | dic
 )
 """The tensor that several matrices of a layer read. That which `output_proj` reads is attention's own result."""
 
+ROUNDING = 12
+"""Bytes for each number of a matrix while it is rounded: it, the result and what is between them, in fp32."""
+
 GATHERED_LAYERS = 2
 """Layers whose weights FSDP holds whole at once: the one that is computed and the next (Zhao et al., 2023, PyTorch
 FSDP, section 3.3.2)."""
@@ -144,7 +147,8 @@ def teacher_bytes(train: TrainSettings, teacher: Architecture, tokens: int) -> f
     """
     size, layers = BYTES[train.dtype], teacher.arguments["num_layers"]
     gathered = _root(teacher) + min(GATHERED_LAYERS, layers) * _layer_parameters(teacher)
-    weights = size * (parameters(teacher) / train.world_size + gathered)
+    here = not train.fsdp_cpu_offload
+    weights = size * (here * parameters(teacher) / train.world_size + gathered)
     return weights + tokens * matrix_shapes(teacher)["output"][0] * (size + 2 * FLOAT)
 
 
@@ -308,13 +312,14 @@ def _inputs(train: TrainSettings, architecture: Architecture) -> float:
 
 
 def _unpacked(train: TrainSettings, architecture: Architecture) -> float:
-    """Bytes of the largest matrix while it is unpacked from four bits, or its rows' norms are taken for DoRA.
+    """Bytes of the largest matrix while it is unpacked from four bits, its rows' norms are taken, or it is rounded.
 
     torchao 0.15 looks up the sixteen values with whole numbers of eight bytes; DoRA adds the adapter to a copy.
     """
     size = BYTES[train.dtype]
     largest = max(rows * columns for name, (rows, columns) in matrix_shapes(architecture).items() if name != "output")
-    return largest * ((8 + 2 * size) * train.quantizes_base + 3 * size * train.has_magnitudes)
+    unpacked, normed = (8 + 2 * size) * train.quantizes_base, 3 * size * train.has_magnitudes
+    return largest * (unpacked + normed + ROUNDING * bool(train.quantization_aware))
 
 
 def _loss(train: TrainSettings, architecture: Architecture, tokens: int) -> float:

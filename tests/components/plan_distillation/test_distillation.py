@@ -62,6 +62,10 @@ def divergence(root: Path, trained: Path, teacher: Manifest, plan: Plan) -> floa
     return total / count
 
 
+def losses(found: Given, plan: Plan) -> list[float]:
+    return [row["loss"] for row in read_metrics(found.root / plan.training / "metrics.jsonl")]
+
+
 def test_a_model_comes_near_its_teacher_though_no_answer_counts(given: tuple[Given, Manifest]):
     found, teacher = given
     taught = plan(found, teacher, method="full", kd_ratio=1.0, epochs=2)
@@ -85,8 +89,22 @@ def test_weights_and_adapters_learn_on_two_processes_with_packed_rows_and_smalle
     plans = [plan(found, teacher, num_procs_per_node=2, **way) for way in ways]
     assert not train_each([found.root / one.training for one in plans], procs=2)
     for one in plans:
-        losses = [row["loss"] for row in read_metrics(found.root / one.training / "metrics.jsonl")]
-        assert len(losses) == one.total_steps and losses[-1] < losses[0], one.method
+        learned = losses(found, one)
+        assert len(learned) == one.total_steps and learned[-1] < learned[0], one.method
+
+
+def test_losses_with_a_teacher_are_the_same_if_compiled_and_on_two_processes(given: tuple[Given, Manifest]):
+    found, teacher = given
+    few = {"max_steps_per_epoch": 4}
+    eager = plan(found, teacher, method="lora", batch_size=4, advanced=few)
+    compiled = plan(found, teacher, method="lora", batch_size=4, advanced=few | {"compile": True})
+    shared = plan(found, teacher, method="lora", batch_size=2, num_procs_per_node=2, advanced=few)
+    assert not train_each([found.root / one.training for one in (eager, compiled)], procs=1)
+    assert not train_each([found.root / shared.training], procs=2)
+    expected = losses(found, eager)
+    assert len(set(expected)) == 4
+    assert losses(found, compiled) == pytest.approx(expected, abs=1e-3)
+    assert losses(found, shared) == pytest.approx(expected, abs=1e-3)
 
 
 def test_four_bits_learn_from_a_teacher_on_one_process_and_on_two(tmp_path: Path):
@@ -97,8 +115,8 @@ def test_four_bits_learn_from_a_teacher_on_one_process_and_on_two(tmp_path: Path
     shared = [plan(found, teacher, method=method, num_procs_per_node=2) for method in ("qlora", "qdora")]
     assert not train_each([found.root / one.training for one in shared], procs=2)
     for one in (alone, *shared):
-        losses = [row["loss"] for row in read_metrics(found.root / one.training / "metrics.jsonl")]
-        assert losses[-1] < losses[0], one.method
+        learned = losses(found, one)
+        assert learned[-1] < learned[0], one.method
 
 
 def test_the_teacher_and_its_weight_are_part_of_the_key_and_told_to_the_reader(given: tuple[Given, Manifest]):

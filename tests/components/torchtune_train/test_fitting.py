@@ -25,6 +25,7 @@ from kfp_finetune.components.torchtune_train.fitting import (
     MARGIN,
     SmallerBatches,
     _measure,
+    _state_bytes,
     fit_batch,
     loss_of_answers,
     watched,
@@ -117,6 +118,22 @@ def test_the_largest_batch_that_memory_holds_is_chosen(alone: None, tmp_path: Pa
     with pytest.raises(SmallerBatches, match="smaller ones"):
         fit_batch(recipe, training, fits, memory=1000)
     assert open_fits(training) == [Fit(1, 8, True)]
+
+
+def test_memory_that_runs_out_while_one_row_is_measured_leads_to_activations_computed_again(
+    alone: None, tmp_path: Path
+):
+    found = start(tmp_path, rows=1000)
+    training = found.root / found.plan(batch_size=0).plan.training
+    recipe = set_up(training)
+    with pytest.raises(SmallerBatches):
+        fit_batch(recipe, training, open_fits(training), loss=lambda *_: torch.empty(2**60))
+    assert open_fits(training) == [Fit(1, 8, True)]
+
+
+def test_state_that_lies_on_another_device_than_the_model_s_passes_takes_nothing_of_theirs():
+    here, elsewhere = (torch.nn.Parameter(torch.zeros(3, device=device)) for device in ("cpu", "meta"))
+    assert _state_bytes(torch.optim.AdamW([here, elsewhere]), torch.device("cpu")) == 2 * 3 * 4
 
 
 def test_only_a_lack_of_memory_is_noted_as_one(tmp_path: Path):

@@ -1,6 +1,7 @@
 """The memory that is told from the model's shape, against torchtune's own modules."""
 
 import gc
+import weakref
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -9,10 +10,13 @@ import pytest
 import tiny
 import torch
 from shapes import DTYPES, LAYERS, architecture_of, build
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torchtune.modules.loss import CEWithChunkedOutputLoss
 
 from kfp_finetune.components.torchtune_train.families import Architecture, matrix_shapes
 from kfp_finetune.components.torchtune_train.memory import (
+    ROUNDING,
     adapted,
     footprint,
     layer_bytes,
@@ -21,6 +25,7 @@ from kfp_finetune.components.torchtune_train.memory import (
     trained_parameters,
 )
 from kfp_finetune.components.torchtune_train.settings import TrainSettings
+from kfp_finetune.rounding import rounded
 
 ROWS, TOKENS, PARTS = 4, 64, 4
 QUANTIZABLE = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -83,16 +88,49 @@ def expected(train: TrainSettings, architecture: Architecture) -> float:
     return ROWS * TOKENS * (LAYERS * layer_bytes(train, architecture, TOKENS) + root_bytes(train, architecture))
 
 
+class Peak(TorchDispatchMode):
+    """Counts the most bytes that results of operators take at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = self._now = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = operator(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self._known:
+                self._known.add(storage._cdata)
+                self._now += storage.nbytes()
+                weakref.finalize(storage, self._forget, storage._cdata, storage.nbytes())
+        self.bytes = max(self.bytes, self._now)
+        return result
+
+    def _forget(self, place: int, size: int) -> None:
+        self._known.discard(place)
+        self._now -= size
+
+
+@pytest.mark.parametrize("bits", ["int8", "int4"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_matrix_takes_as_much_as_is_told_while_it_is_rounded(bits: str, dtype: torch.dtype):
+    matrix = torch.randn(512, 1024, dtype=dtype)
+    with Peak() as peak:
+        rounded(matrix, bits)
+    assert peak.bytes / matrix.numel() == pytest.approx(ROUNDING, abs=1.1)
+
+
 @pytest.mark.parametrize("again", [False, True], ids=["kept", "computed again"])
 def test_rounded_weights_wait_for_the_backward_pass_unless_they_are_computed_again(again: bool):
     architecture = architecture_of("qwen2")
     exact = TrainSettings(method="full", max_seq_len=TOKENS, enable_activation_checkpointing=again)
     aware = replace(exact, quantization_aware="int8")
     told = [footprint(train, architecture, ROWS, TOKENS) for train in (exact, aware)]
-    matrices = sum(rows * columns for name, (rows, columns) in matrix_shapes(architecture).items() if name != "output")
+    sizes = [rows * columns for name, (rows, columns) in matrix_shapes(architecture).items() if name != "output"]
     layers = (LAYERS, 0) if not again else (0, 1)
     found = [getattr(told[1], name) - getattr(told[0], name) for name in ("activations", "working")]
-    assert found == [count * matrices * 2 for count in layers]
+    assert found == [layers[0] * sum(sizes) * 2, layers[1] * sum(sizes) * 2 + ROUNDING * max(sizes)]
     if not again:
         assert kept(aware, architecture)[0] - kept(exact, architecture)[0] == pytest.approx(found[0], rel=0.02)
 
