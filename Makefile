@@ -24,7 +24,7 @@ demo: install ## fine-tune a small model here; MODEL=, DATASET= and SET="epochs=
 test: install ## every test that needs no cluster
 	@tests/browser.sh
 	@tests/compiler.sh
-	$(BIN)/pytest tests --ignore tests/cluster --ignore tests/images --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests --ignore tests/cluster --ignore tests/images --numprocesses 2 --dist loadfile
 
 fuzz: install ## 10,000 requests drawn from the whole parameter set, and 50 of those accepted trained
 	FUZZ_EXAMPLES=10000 FUZZ_TRAININGS=50 $(BIN)/pytest tests/components/torchtune_train/test_fuzz.py
