@@ -65,7 +65,10 @@ def wait_until_usable(api: client.ApiClient, claim: Any, wait_seconds: int) -> A
     deadline = time.monotonic() + wait_seconds
     said: set[Event] = set()
     watch_seconds = 1
-    while not _settled(claim) and _binding_mode(api, claim) != "WaitForFirstConsumer":
+    while not _settled(claim):
+        storage_class = _storage_class(api, claim)
+        if storage_class and storage_class.volume_binding_mode == "WaitForFirstConsumer":
+            break
         events = events_of(core, claim.metadata.namespace, claim.metadata.uid)
         if events and events[-1].reason in _BOUND_BY_A_POD:
             break
@@ -73,7 +76,8 @@ def wait_until_usable(api: client.ApiClient, claim: Any, wait_seconds: int) -> A
             if event not in said:
                 print(f"volume {claim.metadata.name} waits for its storage. {event}", flush=True)
                 said.add(event)
-        _refuse_hopeless(claim, events or [])
+        if not storage_class:
+            _refuse_hopeless(claim, events or [])
         left = deadline - time.monotonic()
         if left <= 0:
             raise _still_pending(claim, events, wait_seconds)
@@ -105,16 +109,17 @@ def _gone(name: str) -> UserError:
     )
 
 
-def _binding_mode(api: client.ApiClient, claim: Any) -> str:
-    storage_class = claim.spec.storage_class_name
-    if not storage_class:
-        return ""
+def _storage_class(api: client.ApiClient, claim: Any) -> Any:
+    """A claim's storage class; None if the claim names none, if there is none, or without the right to read it."""
+    name = claim.spec.storage_class_name
+    if not name:
+        return None
     with api_call("get", "storageclasses.storage.k8s.io"):
         try:
-            return client.StorageV1Api(api).read_storage_class(storage_class).volume_binding_mode or ""
+            return client.StorageV1Api(api).read_storage_class(name)
         except client.ApiException as error:
             if error.status in (403, 404):
-                return ""
+                return None
             raise
 
 

@@ -4,6 +4,7 @@ import math
 import random
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import urllib3
 from kubernetes import client
 
 from kfp_finetune.cluster.client import REQUEST_TIMEOUT
+from kfp_finetune.cluster.watching import REFUSAL_SECONDS
 
 SILENCE_SECONDS = 120
 """A connection without a line for so long is opened again, since it may be dead."""
@@ -27,6 +29,9 @@ LONGEST_LINE = 2**20
 
 TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
 """As a node writes it before each line, in its own time zone."""
+
+UNAUTHORIZED = (401, 403)
+"""What an API server that has just started answers too, for up to `REFUSAL_SECONDS`."""
 
 TOO_MANY_REQUESTS = 429
 """What a busy API server answers."""
@@ -79,7 +84,7 @@ def follow_log(
     Raises:
         kubernetes.client.ApiException: If the log cannot be read: the pod is gone, or there is no right to.
     """
-    place, pause, is_last = Place(), 0.0, False
+    place, pause, is_last, refused_since = Place(), 0.0, False, 0.0
     while not stop.wait(random.uniform(0.5, 1) * pause):
         pause = min(max(0.5, 2 * pause), LONGEST_PAUSE)
         try:
@@ -87,6 +92,7 @@ def follow_log(
                 pod, namespace, container=container, follow=True, timestamps=True, since_seconds=_since(place.time),
                 _preload_content=False, _request_timeout=(REQUEST_TIMEOUT[0], SILENCE_SECONDS),
             )  # fmt: skip
+            refused_since = 0.0
             with closing(response):
                 for line in _after(place, _lines(response, whole=is_last)):
                     place, pause = place.moved(line), 0.0
@@ -99,6 +105,9 @@ def follow_log(
             is_last = _has_ended(core, namespace, pod, container)
         except client.ApiException as error:
             if error.status >= 500 or error.status == TOO_MANY_REQUESTS:
+                continue
+            refused_since = refused_since or time.monotonic()
+            if error.status in UNAUTHORIZED and time.monotonic() - refused_since < REFUSAL_SECONDS:
                 continue
             if is_last:
                 return

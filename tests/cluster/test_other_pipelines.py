@@ -52,7 +52,7 @@ def more(site, eventually):
 def test_two_nodes_train_to_an_export(name, site, eventually, more):
     own = {"name": name.replace("_", "-"), "volume": site.claim, "train_image": site.image, **OWN[name]}
     printed = run_to_its_end(
-        site, eventually, start_pipeline(site, PIPELINES / name / "pipeline.yaml", OF_ALL | own), 300
+        site, eventually, start_pipeline(site, PIPELINES / name / "pipeline.yaml", OF_ALL | own), 600
     )
     assert f"'{own['name']}'\x1b[0m finished with status \x1b[92mSUCCESS" in printed, printed[-5000:]
     keys = set(re.findall(r"TrainJob finetune-(\w+): created", printed))

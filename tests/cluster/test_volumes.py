@@ -1,7 +1,6 @@
 """create_volume and delete_volume against a real cluster."""
 
 import threading
-import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -38,8 +37,8 @@ def make_class(cluster):
     storage = client.StorageV1Api(cluster.api)
     made = []
 
-    def make(binding_mode, provisioner="kfp-finetune.test/none"):
-        metadata = client.V1ObjectMeta(name=f"kfp-finetune-test-{uuid.uuid4().hex[:8]}")
+    def make(binding_mode, provisioner="kfp-finetune.test/none", name=""):
+        metadata = client.V1ObjectMeta(name=name or f"kfp-finetune-test-{uuid.uuid4().hex[:8]}")
         body = client.V1StorageClass(metadata=metadata, provisioner=provisioner, volume_binding_mode=binding_mode)
         storage.create_storage_class(body)
         made.append(metadata.name)
@@ -97,6 +96,11 @@ def put_claim(core, namespace, name, labels=MANAGED_BY, storage_class=None, fina
             ),
         ),
     )
+
+
+def events(core, namespace, name):
+    """Return the events of a claim."""
+    return core.list_namespaced_event(namespace, field_selector=f"involvedObject.name={name}").items
 
 
 def phase(core, namespace, name):
@@ -189,6 +193,16 @@ def test_unknown_storage_class_is_explained_and_leaves_nothing(cluster, eventual
     eventually(lambda: phase(core, cluster.namespace, name) is None)
 
 
+def test_a_class_made_after_its_claim_is_no_missing_one(cluster, eventually, core, make_class, make_storage, name):
+    put_claim(core, cluster.namespace, name, storage_class=name)
+    eventually(
+        lambda: [event for event in events(core, cluster.namespace, name) if event.reason == "ProvisioningFailed"]
+    )
+    make_class("Immediate", name=name)
+    make_storage(name)
+    assert create_volume(cluster.api, cluster.namespace, VolumeSpec(name, "10Mi", wait_seconds=60)).bound
+
+
 def test_no_default_class_is_explained(cluster, core, name):
     put_claim(core, cluster.namespace, name, storage_class="")
     with pytest.raises(UserError, match=r"storage_class: given none, and the cluster has no default class"):
@@ -197,44 +211,46 @@ def test_no_default_class_is_explained(cluster, core, name):
 
 
 def test_pending_claim_is_explained_by_its_events_and_kept(cluster, core, make_class, make_storage, name, capsys):
-    spec = VolumeSpec(name, "10Mi", storage_class=make_class("Immediate"), wait_seconds=2)
-    start = time.monotonic()
-    with pytest.raises(UserError, match=r"still Pending after 2 s \(ExternalProvisioning: .*kfp-finetune.test/none"):
+    spec = VolumeSpec(name, "10Mi", storage_class=make_class("Immediate"), wait_seconds=20)
+    with pytest.raises(UserError, match=r"still Pending after 20 s \(ExternalProvisioning: .*kfp-finetune.test/none"):
         create_volume(cluster.api, cluster.namespace, spec)
-    assert 2 <= time.monotonic() - start < 6
     assert capsys.readouterr().out.count("ExternalProvisioning") == 1
     make_storage(spec.storage_class)
     volume = create_volume(cluster.api, cluster.namespace, VolumeSpec(name, "10Mi", wait_seconds=60))
     assert volume.bound and not volume.created
 
 
-def test_immediate_class_is_waited_for(cluster, make_class, make_storage, name):
+@pytest.fixture
+def once_made(cluster, core, eventually, name):
+    """Do something in the background once the claim of the test is there."""
+
+    def start(action, *args):
+        def act():
+            eventually(lambda: phase(core, cluster.namespace, name))
+            action(*args)
+
+        threading.Thread(target=act, daemon=True).start()
+
+    return start
+
+
+def test_immediate_class_is_waited_for(cluster, make_class, make_storage, once_made, name):
     storage_class = make_class("Immediate")
-    storage = threading.Timer(4, make_storage, [storage_class])
-    storage.start()
-    start = time.monotonic()
+    once_made(make_storage, storage_class)
     volume = create_volume(cluster.api, cluster.namespace, VolumeSpec(name, "10Mi", storage_class=storage_class))
-    seconds = time.monotonic() - start
-    storage.join()
-    assert volume.bound and volume.size == "20Mi", "the size is that of the storage"
-    assert seconds >= 4
+    assert volume.created and volume.bound and volume.size == "20Mi", "the size is that of the storage"
 
 
 def test_late_binding_class_is_not_waited_for(cluster, core, late_class, name):
-    start = time.monotonic()
     volume = create_volume(cluster.api, cluster.namespace, VolumeSpec(name, "10Mi", storage_class=late_class))
-    assert time.monotonic() - start < 1, "shorter than the shortest watch"
     assert not volume.bound and phase(core, cluster.namespace, name) == "Pending"
 
 
-def test_claim_deleted_while_waited_for(cluster, core, make_class, name):
-    spec = VolumeSpec(name, "10Mi", storage_class=make_class("Immediate"))
-    deletion = threading.Timer(1.5, core.delete_namespaced_persistent_volume_claim, [name, cluster.namespace])
-    deletion.start()
-    start = time.monotonic()
+def test_claim_deleted_while_waited_for(cluster, core, make_class, once_made, name):
+    spec = VolumeSpec(name, "10Mi", storage_class=make_class("Immediate"), wait_seconds=600)
+    once_made(core.delete_namespaced_persistent_volume_claim, name, cluster.namespace)
     with pytest.raises(UserError, match="deleted during the wait"):
         create_volume(cluster.api, cluster.namespace, spec)
-    assert time.monotonic() - start < 10
 
 
 def test_lost_claim_is_refused(cluster, eventually, core, make_class, make_storage, name):
@@ -294,10 +310,9 @@ def test_least_privilege_suffices(cluster, eventually, core, account, make_class
     with pytest.raises(client.ApiException) as refused:
         client.StorageV1Api(api).list_storage_class()
     assert refused.value.status == 403
-    start = time.monotonic()
     spec = VolumeSpec(f"{name}-late", "10Mi", storage_class=late_class, wait_seconds=30)
     late = create_volume(api, cluster.namespace, spec)
-    assert not late.bound and time.monotonic() - start < 10
+    assert not late.bound
     immediate = make_class("Immediate")
     make_storage(immediate)
     assert create_volume(api, cluster.namespace, VolumeSpec(f"{name}-now", "10Mi", storage_class=immediate)).bound
@@ -417,17 +432,15 @@ def test_a_pod_that_cannot_run_is_explained_waited_for_no_longer_than_allowed_an
     cluster, core, name, eventually
 ):
     create_volume(cluster.api, cluster.namespace, VolumeSpec(name, "10Mi"))
-    start = time.monotonic()
     with pytest.raises(UserError, match=r"did not prepare in time: (ErrImagePull|ImagePullBackOff) .*localhost/none:1"):
-        prepare_volume(cluster.api, cluster.namespace, name, "localhost/none:1", 5)
-    assert time.monotonic() - start < 15
+        prepare_volume(cluster.api, cluster.namespace, name, "localhost/none:1", 30)
     eventually(lambda: preparing_pods(cluster, name) == [])
 
 
 def test_a_volume_whose_storage_never_comes_is_explained_when_it_is_prepared(cluster, core, make_class, image, name):
     put_claim(core, cluster.namespace, name, storage_class=make_class("Immediate"))
     with pytest.raises(UserError, match=r"did not prepare in time: Unschedulable .*unbound immediate"):
-        prepare_volume(cluster.api, cluster.namespace, name, image, 3)
+        prepare_volume(cluster.api, cluster.namespace, name, image, 20)
 
 
 def test_an_absent_volume_is_not_prepared(cluster, image, name):

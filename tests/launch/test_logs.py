@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from kubernetes import client
 from servers.kubernetes_api import Answer, Request, Stop, refuse, say, serving, stream
 
+from kfp_finetune.cluster import logs
 from kfp_finetune.cluster.logs import follow_log
 
 LOG, POD = "/api/v1/namespaces/here/pods/p/log", "/api/v1/namespaces/here/pods/p"
@@ -31,9 +32,9 @@ def state(is_running: bool) -> Answer:
     return say({"metadata": {"name": "p"}, "status": {"containerStatuses": [status]}})
 
 
-def read(logs: list[Answer], running: int = 0) -> tuple[list[str], list[Request], Stop]:
+def read(log: list[Answer], running: int = 0) -> tuple[list[str], list[Request], Stop]:
     """The texts that are read when a server answers so for the log, while the container runs for some looks at it."""
-    answers, looks = iter(logs), iter([True] * running)
+    answers, looks = iter(log), iter([True] * running)
 
     def choose(request: Request) -> Answer:
         return next(answers) if request.path == LOG else state(next(looks, False))
@@ -98,8 +99,15 @@ def test_a_failure_of_the_server_s_is_waited_out(status: int) -> None:
     assert all(limit / 2 <= pause <= limit for pause, limit in zip(stop.pauses, most, strict=True))
 
 
+def test_a_server_that_does_not_know_the_rights_yet_is_waited_for() -> None:
+    log = written("one", "two")
+    answers = [stream(log[0], cut=True), refuse(401), refuse(403), stream(*log), stream(*log)]
+    assert read(answers)[0] == ["one", "two"]
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
-def test_a_refusal_is_raised(status: int) -> None:
+def test_a_refusal_is_raised(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "REFUSAL_SECONDS", 0.0)
     with pytest.raises(client.ApiException) as refused:
         read([refuse(status)])
     assert refused.value.status == status

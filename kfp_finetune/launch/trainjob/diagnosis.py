@@ -17,6 +17,10 @@ OUT_OF_MEMORY = (
     "Set batch_size to 0 (as many rows as fit), lower max_seq_len, set advanced.enable_activation_checkpointing, or "
     "take more nodes"
 )
+SIGKILL = (
+    f"a process was killed (SIGKILL), as the kernel does when memory runs out. {OUT_OF_MEMORY}, or raise "
+    "trainjob.memory"
+)
 
 DISRUPTIONS = frozenset(
     {
@@ -31,6 +35,12 @@ DISRUPTIONS = frozenset(
     }
 )
 """A pod's reasons for which its machine, not the training, is to blame; so are those like "OutOfcpu"."""
+
+KILLED = 137
+"""Exit status of a container that a signal ended which cannot be caught (128 + SIGKILL)."""
+
+TIME = "%Y-%m-%dT%H:%M:%SZ"
+"""As Kubernetes writes a time in UTC."""
 
 CONTAINER_LOST = "ContainerStatusUnknown"
 """What a machine says of a container that it no longer knows, mostly since it was started again itself."""
@@ -82,8 +92,7 @@ PATTERNS = (
     Pattern(r"torch\.(cuda\.)?OutOfMemoryError|CUDA out of memory", f"the GPU's memory is too small. {OUT_OF_MEMORY}"),
     Pattern(
         r"exitcode\s*:\s*-9\b|Signal 9 \(SIGKILL\)",
-        f"a process was killed (SIGKILL), as the kernel does when memory runs out. {OUT_OF_MEMORY}, or raise "
-        "trainjob.memory",
+        SIGKILL,
     ),
     Pattern(
         r"Watchdog caught collective operation timeout|NCCL.*(timeout|timed out)|ncclRemoteError|ncclSystemError",
@@ -134,7 +143,7 @@ def ended(pod: Pod) -> Ended | None:
     if final.get("exitCode") == 0 and status.get("phase") != "Failed":
         return None
     here = {"pod": metadata["name"], "node": node_of(pod), "machine": (pod.get("spec") or {}).get("nodeName", "")}
-    time = final.get("finishedAt") or metadata.get("deletionTimestamp") or ""
+    time = final.get("finishedAt") or (f"{_deletion_asked(metadata):{TIME}}" if "deletionTimestamp" in metadata else "")
     if final.get("reason") == "OOMKilled":
         cause = f"out of memory (OOMKilled): the pod's memory is too small. {OUT_OF_MEMORY}, or raise trainjob.memory"
         return Ended(**here, cause=cause, retryable=False, time=time)
@@ -144,6 +153,8 @@ def ended(pod: Pod) -> Ended | None:
         code = final["exitCode"]
         if code == TERMINATED:
             return Ended(**here, cause="it was told to stop (SIGTERM)", retryable=True, time=time, consequence=True)
+        if code == KILLED and final.get("reason") == "Error":
+            return Ended(**here, cause=SIGKILL, retryable=False, time=time)
         said = "it refused what it was given" if code == USER_ERROR_STATUS else f"it ended with exit status {code}"
         words = " ".join(filter(None, [final.get("reason"), final.get("message")]))
         cause = f"{said} ({words})" if words and final.get("reason") != "Error" else said
@@ -169,25 +180,50 @@ def _final(pod: Pod) -> Mapping[str, Any]:
     return next((state["terminated"] for state in states if state.get("terminated")), {})
 
 
+def as_it_ended(known: Pod, pod: Pod) -> Pod:
+    """A pod as it is now or, if its container has failed, as it was then.
+
+    Its machine starts the container again, which may end otherwise, and forgets what became of the one before.
+
+    Args:
+        known: As it was last known.
+        pod: As it is now.
+    """
+    is_another = known["metadata"]["uid"] != pod["metadata"]["uid"]
+    if is_another or not _final(known).get("exitCode"):
+        return pod
+    status = pod.get("status") or {}
+    return pod if status.get("phase") == "Succeeded" or _taken_away(status) else known
+
+
 def _disruption(metadata: Mapping[str, Any], status: Mapping[str, Any], final: Mapping[str, Any]) -> str:
     """How the cluster took a pod away; empty if it did not, or only after the pod had failed by itself."""
+    is_deleted = metadata.get("deletionTimestamp") and not _failed_before(metadata, final)
+    return _taken_away(status) or ("it was deleted" if is_deleted else "")
+
+
+def _taken_away(status: Mapping[str, Any]) -> str:
+    """How the cluster took a pod away, by its status; empty if that does not say so."""
     target = next((one for one in status.get("conditions") or () if one["type"] == "DisruptionTarget"), None)
     if target and target["status"] == "True":
         return f"the cluster took it away ({target.get('reason')}: {target.get('message')})"
     reason = status.get("reason") or ""
     if reason in DISRUPTIONS or reason.startswith("OutOf"):
         return f"the cluster took it away ({reason}: {status.get('message', 'no message')})"
-    return "it was deleted" if metadata.get("deletionTimestamp") and not _failed_before(metadata, final) else ""
+    return ""
 
 
 def _failed_before(metadata: Mapping[str, Any], final: Mapping[str, Any]) -> bool:
     """Whether a pod's container had failed when the pod's deletion was asked for, as some runtimes do to begin anew."""
     if not final.get("finishedAt") or final["exitCode"] == TERMINATED:
         return False
-    # A deletion's time is when the pod is to be gone at the latest.
+    return datetime.fromisoformat(final["finishedAt"]) <= _deletion_asked(metadata)
+
+
+def _deletion_asked(metadata: Mapping[str, Any]) -> datetime:
+    """When a pod's deletion was asked for: its own time is when the pod is to be gone at the latest."""
     grace = timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0)
-    asked = datetime.fromisoformat(metadata["deletionTimestamp"]) - grace
-    return datetime.fromisoformat(final["finishedAt"]) <= asked
+    return datetime.fromisoformat(metadata["deletionTimestamp"]) - grace
 
 
 def with_log(end: Ended, lines: Sequence[str]) -> Ended:

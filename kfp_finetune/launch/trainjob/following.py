@@ -18,11 +18,11 @@ from kfp_finetune.cluster.watching import Broken, Changed, Listed, follow
 from kfp_finetune.launch.trainjob.diagnosis import (
     Ended,
     Pod,
+    as_it_ended,
     container,
     diagnosis,
     ended,
     first_cause,
-    has_restarted,
     is_running,
     last_words,
     node_of,
@@ -124,9 +124,9 @@ def updated(view: View, event: Listed | Changed, uid: str, since: str = "") -> V
         gone = {name: _deleted(view.pods[name]) for name in missing}
         if isinstance(event, Changed) and event.gone:
             now = {event.name: _deleted(event.object)}
-        told = {**gone, **{name: _ended_once(view.pods.get(name), pod) for name, pod in now.items()}}
-        failed_at = view.failed_at or (time.monotonic() if any(map(ended, told.values())) else 0.0)
-        return replace(view, pods={**view.pods, **told}, pods_known=True, failed_at=failed_at)
+        pods = {**view.pods, **gone, **{name: as_it_ended(view.pods.get(name, pod), pod) for name, pod in now.items()}}
+        failed_at = (view.failed_at or time.monotonic()) if any(map(ended, pods.values())) else 0.0
+        return replace(view, pods=pods, pods_known=True, failed_at=failed_at)
     if isinstance(event, Listed):
         job = next((job for job in event.objects.values() if job["metadata"]["uid"] == uid), None)
         return _with_job(view, job) if job else replace(view, deleted=True)
@@ -161,14 +161,6 @@ def _made_at(pod: Pod) -> str:
 def _deleted(pod: Pod) -> Pod:
     """A pod that is gone: one that had not ended was deleted."""
     return pod if ended(pod) else {**pod, "metadata": {"deletionTimestamp": now(), **pod["metadata"]}}
-
-
-def _ended_once(known: Pod | None, pod: Pod) -> Pod:
-    """A pod as it is now, or as it ended badly: a machine that starts its container again may forget how it ended."""
-    if known is None or known["metadata"]["uid"] != pod["metadata"]["uid"] or not ended(known):
-        return pod
-    forgotten = ended(pod) is None and (pod.get("status") or {}).get("phase") != "Succeeded"
-    return known if forgotten else pod
 
 
 @contextmanager
@@ -322,7 +314,7 @@ def _conclude(
 ) -> Failure | None:
     """Prints the rest of the log and says how it ended."""
     end = time.monotonic() + LAST_LOG_SECONDS
-    while not (view.pods_known and (output.is_silent or _goes_on(view))) and time.monotonic() < end:
+    while not _is_told(view, output) and time.monotonic() < end:
         view = _take(events, view, output, lease)
     output.flush()
     output.print()
@@ -340,8 +332,17 @@ def _conclude(
         )
     if not view.ends:
         words = f"{failed.get('reason')}: {failed.get('message')}" if failed else "no reason is known"
-        return Failure(f"TrainJob {lease.name} failed ({words})", retryable=False)
+        # Trainer finds a job's state by name alone, also in what is left of a job that was deleted a moment before.
+        is_another_s = failed is not None and failed.get("lastTransitionTime", "9") <= lease.created
+        return Failure(f"TrainJob {lease.name} failed ({words})", retryable=is_another_s)
     return _diagnose(lease.cluster, view, tails)
+
+
+def _is_told(view: View, output: Output) -> bool:
+    """Whether the log has been read; of a job that ended well there is one, though its pod may not be known yet."""
+    if not view.pods_known or not (output.has_begun or view.job is None or not condition(view.job, "Complete")):
+        return False
+    return output.is_silent or _goes_on(view)
 
 
 def _goes_on(view: View) -> bool:
@@ -352,21 +353,24 @@ def _goes_on(view: View) -> bool:
 
 def _diagnose(cluster: Cluster, view: View, tails: Mapping[str, list[str]]) -> Failure:
     shown = sorted(view.ends, key=lambda end: end.time or "9")[:PODS_SHOWN]
-    lines = {end.pod: _last_lines(cluster, view.pods[end.pod]) or tails.get(end.pod, []) for end in shown}
+    lines = {end.pod: tails.get(end.pod) or _last_lines(cluster, view.pods[end.pod]) for end in shown}
     lines = {pod: said or last_words(view.pods[pod]) for pod, said in lines.items()}
     known = [with_log(end, lines[end.pod]) for end in shown]
     return Failure(diagnosis(known, lines), first_cause(known).retryable)
 
 
 def _last_lines(cluster: Cluster, pod: Pod) -> list[str]:
-    """What a pod's container, or the one that failed before it, last said; empty if that is lost."""
+    """What the container that failed before a pod's own, or else that one, last said; empty if that is lost."""
     core = client.CoreV1Api(cluster.api)
-    try:
-        response = core.read_namespaced_pod_log(
-            pod["metadata"]["name"], cluster.namespace, container=NODE, tail_lines=LAST_LINES,
-            previous=has_restarted(pod), _preload_content=False,
-        )  # fmt: skip
-    except (client.ApiException, urllib3.exceptions.HTTPError):
-        return []
-    lines = response.data.decode(errors="replace").splitlines()
-    return [] if lines and lines[0].startswith("unable to retrieve container logs") else lines
+    for previous in True, False:
+        try:
+            response = core.read_namespaced_pod_log(
+                pod["metadata"]["name"], cluster.namespace, container=NODE, tail_lines=LAST_LINES, previous=previous,
+                _preload_content=False,
+            )  # fmt: skip
+        except (client.ApiException, urllib3.exceptions.HTTPError):
+            continue
+        lines = response.data.decode(errors="replace").splitlines()
+        if lines and not lines[0].startswith("unable to retrieve container logs"):
+            return lines
+    return []

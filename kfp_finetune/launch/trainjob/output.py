@@ -102,6 +102,11 @@ class Output:
         return bool(self._waiting)
 
     @property
+    def has_begun(self) -> bool:
+        """Whether any log is or was read."""
+        return bool(self._read)
+
+    @property
     def is_silent(self) -> bool:
         """Whether every log that was begun has ended."""
         return self._read == self._ended

@@ -1,12 +1,13 @@
 """What is known of a job after each event, and when following it is over."""
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
-from launch.trainjob.statuses import CRASHED, ENDED_WELL, ENDED_WELL_AND_DELETED, pod, terminated
+from launch.trainjob.statuses import CRASHED, ENDED_WELL, ENDED_WELL_AND_DELETED, EVICTED, pod, terminated
 
 from kfp_finetune.cluster.watching import Changed, Listed
-from kfp_finetune.launch.trainjob.following import SETTLE_SECONDS, View, _goes_on, _is_over, updated
+from kfp_finetune.launch.trainjob.following import SETTLE_SECONDS, View, _goes_on, _is_over, _is_told, updated
 
 UID = "ours"
 
@@ -75,10 +76,21 @@ def test_a_pod_whose_end_its_machine_forgets_while_it_starts_it_again_has_ended_
     assert after(listed(CRASHED), changed(other)).ends == []
 
 
+def test_what_became_of_the_first_container_is_not_overruled_by_the_next_but_by_what_the_cluster_did() -> None:
+    lost = pod(state=terminated(137, "ContainerStatusUnknown"), phase="Failed")
+    for next_one in lost, pod(state=terminated(3), restarts=2):
+        (end,) = after(listed(CRASHED), changed(next_one)).ends
+        assert end.cause == "it ended with exit status 1"
+    (end,) = after(listed(CRASHED), changed(EVICTED)).ends
+    assert end.retryable and "took it away" in end.cause
+
+
 def test_a_pod_that_was_deleted_and_ended_well_before_it_went_is_no_failure() -> None:
     going = pod(deleted="2026-01-01T00:00:40Z", grace=30)
-    assert after(listed(pod()), changed(going)).ends != []
-    assert after(listed(pod()), changed(going), changed(ENDED_WELL_AND_DELETED)).ends == []
+    view = after(listed(pod()), changed(going))
+    assert view.ends and view.failed_at
+    view = updated(view, changed(ENDED_WELL_AND_DELETED), UID)
+    assert not view.ends and not view.failed_at
 
 
 def test_a_running_pod_that_is_gone_was_deleted() -> None:
@@ -185,3 +197,10 @@ def test_a_first_node_that_runs_on_without_a_failed_one_is_not_waited_for() -> N
     assert _goes_on(after(listed(pod(0), crashed)))
     assert not _goes_on(after(listed(CRASHED, pod(1)))), "its log is about to end"
     assert not _goes_on(after(listed(pod(0), pod(1)))), "of a job that is complete the pods may be told late"
+
+
+def test_a_job_that_ended_well_has_a_log_though_the_pods_are_not_known_yet() -> None:
+    nothing_read: Any = SimpleNamespace(has_begun=False, is_silent=True)
+    for condition, told in {"Complete": False, "Failed": True}.items():
+        view = after(listed(job(condition=condition), kind="job"), listed())
+        assert _is_told(view, nothing_read) is told

@@ -75,3 +75,9 @@ def test_a_crash_that_the_runtime_tidies_away_ends_the_training_with_what_it_sai
     assert said[0].startswith("training failed on node 1") and said[0].endswith("it ended with exit status 1")
     assert said[2:] == LAST_WORDS.splitlines()
     assert played.counts["create trainjobs"] == 1, "another attempt would only crash again"
+
+
+def test_a_failure_of_a_job_that_was_deleted_before_is_not_this_one_s() -> None:
+    played, lines, failure = ran(1, Play(leftover=True))
+    assert not failure and len(lines) == Play().steps
+    assert played.counts["create trainjobs"] == 2
