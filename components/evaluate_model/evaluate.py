@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kfp_finetune.components.evaluate_model.loss import perplexity
 from kfp_finetune.components.evaluate_model.measure import Measured, Work, measure, read_prompts
 from kfp_finetune.components.evaluate_model.pairs import FIGURE, Preferences, compare_pairs
 from kfp_finetune.publishing import locked, write_atomically
 from kfp_finetune.training.epochs import check_finished, choose_epoch, whole_epochs
-from kfp_finetune.training.evaluation import EVALUATION_NAME, has_run_tasks, read_evaluation
+from kfp_finetune.training.evaluation import EVALUATION_NAME, has_run_tasks, perplexity, read_evaluation
 from kfp_finetune.training.plan import Plan
 from kfp_finetune.training.report import run_report
 from kfp_finetune.workspace import REPORT_NAME, open_workspace

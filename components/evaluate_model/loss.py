@@ -1,6 +1,5 @@
 """Loss on held-out tokens."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -130,11 +129,3 @@ def _pad(rows: Sequence[list[int]], value: int, device: torch.device) -> tuple[t
     padded = torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in tensors], batch_first=True)
     return padded, mask
-
-
-def perplexity(loss: float) -> float:
-    """The exponential of a loss in nats; infinite where it is too large for a float."""
-    try:
-        return math.exp(loss)
-    except OverflowError:
-        return math.inf

@@ -10,10 +10,11 @@ import datasets
 import torch
 from transformers import AutoModelForCausalLM
 
-from kfp_finetune.components.evaluate_model.loss import held_out_loss, perplexity
+from kfp_finetune.components.evaluate_model.loss import held_out_loss
 from kfp_finetune.components.export_model.four_bits import multiplied_on_cpu
 from kfp_finetune.components.transformers_train.prepare import ROWS_FOLDER
 from kfp_finetune.errors import refuse
+from kfp_finetune.training.evaluation import perplexity
 from kfp_finetune.training.exporting import INT4, WHAT, ExportSettings
 from kfp_finetune.training.plan import TORCHTUNE, Plan
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,14 @@ EVALUATION_NAME = "evaluation.json"
 
 EVALUATED = "evaluation"
 """The fact of an export's manifest that tells which evaluation its card and its page show, by `evaluation_digest`."""
+
+
+def perplexity(loss: float) -> float:
+    """The exponential of a loss in nats; infinite where it is too large for a float."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
 
 
 def read_evaluation(training: Path) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kfp_finetune.errors import Problem
+from kfp_finetune.training.evaluation import perplexity
 
 SIDES = {"min_": "at least", "max_": "at most"}
 OF_EVERY_TRAINING = ("loss", "perplexity", "improvement")
@@ -24,10 +25,9 @@ def gate_figures(evaluation: Mapping[str, Any]) -> dict[str, float]:
         evaluation: What lies in a training's evaluation.json.
     """
     before, after = evaluation["loss_before"], evaluation["loss_after"]
-    perplexity = math.exp(after) if after < math.log(float("1e300")) else math.inf
     figures = {"loss": after, "improvement": before - after}
     if not evaluation.get("preference"):  # The exponential of a pair's loss means nothing.
-        figures["perplexity"] = perplexity
+        figures["perplexity"] = perplexity(after)
     of_tasks = {
         name: value
         for task, found in evaluation.get("benchmarks", {}).items()

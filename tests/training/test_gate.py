@@ -27,7 +27,9 @@ def test_each_bound_that_is_not_kept_says_by_how_much():
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_model_that_diverged_keeps_no_bound(loss: float):
     evaluation = {"loss_before": 1.5, "loss_after": loss}
-    assert len(failed_bounds({"max_loss": 10, "min_improvement": -100, "max_perplexity": 1e9}, evaluation)) == 3
+    problems = failed_bounds({"max_loss": 10, "min_improvement": -100, "max_perplexity": 1e9}, evaluation)
+    assert len(problems) == 3
+    assert all("is no number" in problem.given for problem in problems) == math.isnan(loss)
 
 
 def test_a_figure_that_a_benchmark_did_not_give_keeps_no_bound_and_spoils_no_other():

@@ -12,11 +12,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from kfp_finetune.components.evaluate_model.evaluate import evaluate
-from kfp_finetune.components.evaluate_model.loss import batch_by_length, held_out_loss, perplexity
+from kfp_finetune.components.evaluate_model.loss import batch_by_length, held_out_loss
 from kfp_finetune.components.export_model.export import export
 from kfp_finetune.components.torchtune_train.train import train
 from kfp_finetune.errors import UserError
 from kfp_finetune.training.epochs import whole_epochs
+from kfp_finetune.training.evaluation import perplexity
 
 
 def test_base_and_tuned_are_compared_on_the_same_tokens_and_the_tuned_is_better(tmp_path: Path):

@@ -19,7 +19,7 @@ from small_tasks import CAUSAL, SMALL_TASKS
 from small_tasks import given as given_task
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from kfp_finetune.components.evaluate_model.loss import held_out_loss, perplexity
+from kfp_finetune.components.evaluate_model.loss import held_out_loss
 from kfp_finetune.components.export_model.comparison import held_out_rows
 from kfp_finetune.components.export_model.export import export
 from kfp_finetune.components.export_model.four_bits import in_tiles, multiplied_on_cpu, pack, unpack
@@ -31,6 +31,7 @@ from kfp_finetune.components.torchtune_train.train import train
 from kfp_finetune.components.transformers_train.train import train as train_with_transformers
 from kfp_finetune.errors import UserError
 from kfp_finetune.manifests import Manifest, read_manifest
+from kfp_finetune.training.evaluation import perplexity
 from kfp_finetune.training.exporting import ExportSettings, read_export_settings
 from kfp_finetune.training.plan import Plan
 from kfp_finetune.training.planning import Asked, Outcome
