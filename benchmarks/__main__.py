@@ -22,6 +22,7 @@ ALL = {
     "export": "export_time",
     "pipeline": "pipeline_time",
     "estimate": "estimate_error",
+    "pairs": "pairs_memory",
     "scale": "scale",
     "reads": "start_reads",
 }

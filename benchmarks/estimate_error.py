@@ -7,19 +7,24 @@ import socket
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.estimate_worker import Side
 from benchmarks.measure import Figure
 from kfp_finetune.components.initialize_dataset.dataset import initialize_dataset
 from kfp_finetune.components.initialize_model.model import initialize_model
+from kfp_finetune.components.plan_preferences.planning import make_plan as plan_pairs
+from kfp_finetune.components.torchtune_train.forecast import Needs
 from kfp_finetune.components.torchtune_train.memory import footprint
 from kfp_finetune.components.torchtune_train.models import read_architecture
-from kfp_finetune.components.torchtune_train.planning import make_plan
+from kfp_finetune.components.torchtune_train.pair_memory import pair_footprint
+from kfp_finetune.components.torchtune_train.planning import make_plan as plan_rows
 from kfp_finetune.components.torchtune_train.settings import ON_THE_FORM, TrainSettings
 from kfp_finetune.manifests import Manifest
+from kfp_finetune.training.planning import Outcome
 from kfp_finetune.workspace import Workspace
 from tests import tiny
 
@@ -63,7 +68,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dora, fp32": LORA | {"method": "dora", "dtype": "fp32"},
     "qlora, bf16": LORA | {"method": "qlora"},
 }
-"""What is trained."""
+"""What is trained on rows with one answer."""
+
+OF_PAIRS: dict[str, dict[str, Any]] = {
+    "full on pairs, fp32": FULL | {"dtype": "fp32", "batch_size": 2},
+    "full on pairs, bf16": FULL | {"batch_size": 2},
+    "lora on pairs, fp32": LORA | {"dtype": "fp32", "batch_size": 2},
+    "lora on pairs, bf16": LORA | {"batch_size": 2},
+}
+"""What is trained on pairs of answers."""
 
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "2"}
 """Lets glibc give what is freed back at once, as a GPU's caching allocator uses it again: by itself it raises the size
@@ -77,8 +90,9 @@ def measure(directory: Path) -> list[Figure]:
         directory: Where to work.
     """
     with (directory / "log").open("w") as log, contextlib.redirect_stdout(log):
-        prepared = _prepare(directory)
-        ratios = {name: _ratio(prepared, given) for name, given in SETTINGS.items()}
+        prepared = prepare_kinds(directory)
+        ratios = {name: _ratio(prepared.of_rows, given) for name, given in SETTINGS.items()}
+        ratios |= {name: _ratio(prepared.of_pairs, given) for name, given in OF_PAIRS.items()}
     spread = f"{min(ratios.values()):.2f} to {max(ratios.values()):.2f}"
     median = statistics.median(ratios.values())
     figures = [Figure("memory of a training, expected / taken", f"{median:.2f}", "0.9 to 1.1", spread)]
@@ -86,56 +100,103 @@ def measure(directory: Path) -> list[Figure]:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What all trainings are planned with.
+class Kind:
+    """A kind of rows, and how trainings on them are planned.
 
     Args:
         workspace: Where.
         dataset: Rows that are all cut, and so equally long.
         small: A tiny model.
         sized: The model.
+        make_plan: Of the component that plans them.
+        needs: The memory that they need.
     """
 
     workspace: Workspace
     dataset: Manifest
     small: Manifest
     sized: Manifest
+    make_plan: Callable[..., Outcome]
+    needs: Needs
 
 
-def _prepare(directory: Path) -> Prepared:
+@dataclass(frozen=True)
+class Prepared:
+    """What is trained on.
+
+    Args:
+        of_rows: Rows with one answer.
+        of_pairs: Pairs of answers.
+    """
+
+    of_rows: Kind
+    of_pairs: Kind
+
+
+def prepare_kinds(directory: Path) -> Prepared:
+    """Makes models and rows.
+
+    Args:
+        directory: Where.
+    """
     workspace = Workspace(directory / "workspace")
-    root = str(workspace.root)
-    rows = directory / "rows.jsonl"
-    row = {"input": "red", "output": "blue green " * SIZED["max_position_embeddings"]}
-    rows.write_text((json.dumps(row) + "\n") * ROWS)
     small, sized = (
-        initialize_model(str(tiny.write_model(directory / name, "llama", **shape)), root)
+        initialize_model(str(tiny.write_model(directory / name, "llama", **shape)), str(workspace.root))
         for name, shape in {"small": SMALL, "sized": SIZED}.items()
     )
-    return Prepared(workspace, initialize_dataset(str(rows), root), small, sized)
+
+    def kind(name: str, row: Mapping[str, str], make_plan: Callable[..., Outcome], needs: Needs) -> Kind:
+        rows = directory / f"{name}.jsonl"
+        rows.write_text((json.dumps(row) + "\n") * ROWS)
+        dataset = initialize_dataset(str(rows), str(workspace.root))
+        return Kind(workspace, dataset, small, sized, make_plan, needs)
+
+    answer = "blue green " * SIZED["max_position_embeddings"]
+    pair = {"prompt": "red", "chosen": answer, "rejected": f"green {answer}"}
+    return Prepared(
+        kind("rows", {"input": "red", "output": answer}, plan_rows, footprint),
+        kind("pairs", pair, plan_pairs, pair_footprint),
+    )
 
 
-def _ratio(prepared: Prepared, given: Mapping[str, Any]) -> float:
-    workspace, train = prepared.workspace, TrainSettings(**given)
+def _ratio(kind: Kind, given: Mapping[str, Any]) -> float:
+    train = TrainSettings(**given)
+    taken = run(train.method, plan_both(kind, given))
+    config = json.loads((kind.workspace.root / kind.sized.path / "config.json").read_text())
+    expected = kind.needs(train, read_architecture(config), train.batch_size, train.max_seq_len)
+    return (expected.peak - expected.base) / taken
+
+
+def plan_both(kind: Kind, given: Mapping[str, Any]) -> list[str]:
+    """Plans a training of the tiny model and one of the other; gives their configurations' files.
+
+    Args:
+        kind: Of rows.
+        given: Settings of the training.
+    """
+    root = kind.workspace.root
     advanced = {name: value for name, value in given.items() if name not in ON_THE_FORM}
     settings = {name: value for name, value in given.items() if name in ON_THE_FORM}
     settings |= {"held_out": "10%", "advanced": {**advanced, "max_steps_per_epoch": STEPS}}
     plans = [
-        make_plan(prepared.dataset, model, "estimate", settings, str(workspace.root)).plan
-        for model in (prepared.small, prepared.sized)
+        kind.make_plan(kind.dataset, model, "estimate", settings, str(root)).plan for model in (kind.small, kind.sized)
     ]
-    taken = _run(train.method, [str(workspace.root / plan.training / "config.yaml") for plan in plans])
-    config = json.loads((workspace.root / prepared.sized.path / "config.json").read_text())
-    expected = footprint(train, read_architecture(config), train.batch_size, train.max_seq_len)
-    return (expected.peak - expected.base) / taken
+    return [str(root / plan.training / "config.yaml") for plan in plans]
 
 
-def _run(method: str, configs: Sequence[str]) -> int:
+def run(method: str, configs: Sequence[str], side: Side = "ours") -> int:
+    """The most bytes that a training takes beside what its process has before.
+
+    Args:
+        method: Of the training.
+        configs: Of `plan_both`.
+        side: Who reads pairs of answers; see `estimate_worker`.
+    """
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = str(taken.getsockname()[1])
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    command = [sys.executable, "-m", "benchmarks.estimate_worker", method, *configs]
+    command = [sys.executable, "-m", "benchmarks.estimate_worker", method, side, *configs]
     ended = subprocess.run(command, env=os.environ | alone | GIVE_BACK, capture_output=True, text=True)
     if ended.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed: {ended.stderr}")

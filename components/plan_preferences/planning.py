@@ -11,6 +11,7 @@ from kfp_finetune.components.plan_preferences.check import PreferenceRequest, ch
 from kfp_finetune.components.torchtune_train.planning import check_writing, of_training
 from kfp_finetune.reports.data import Data, data_report, describe_data
 from kfp_finetune.training import planning
+from kfp_finetune.training.forecast_page import forecast_block
 from kfp_finetune.training.plan import DATA_NAME, DATA_REPORT_NAME, SETTINGS_NAME, Plan
 from kfp_finetune.workspace import Workspace
 
@@ -32,10 +33,11 @@ def _write(workspace: Workspace, request: PreferenceRequest, outline: Plan, stag
         has_chat_template=prepared.has_chat_template,
         train=asdict(prepared.train),
         held_out=asdict(prepared.held_out),
+        expected=prepared.expected.to_dict(),
     )
     data = _describe(plan, request, prepared)
     (staging / DATA_NAME).write_text(data.to_json())
-    (staging / DATA_REPORT_NAME).write_text(data_report(data))
+    (staging / DATA_REPORT_NAME).write_text(data_report(data, [forecast_block(prepared.expected)]))
     settings = {**asdict(request.data), **request.preference.to_dict(), **prepared.settings.shaping()}
     del settings["num_procs_per_node"]  # The plan has it, as it is now.
     (staging / SETTINGS_NAME).write_text(json.dumps(settings, indent=2))

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import datasets
 from transformers import PreTrainedTokenizerBase
 
 from kfp_finetune.chat import DEFAULT_CHAT_TEMPLATE, load_tokenizer
@@ -17,10 +18,16 @@ from kfp_finetune.components.plan_preferences.pairs import PairShape, check_colu
 from kfp_finetune.components.plan_preferences.settings import PairSettings
 from kfp_finetune.components.plan_preferences.tokens import PairCounts, tokenize_pairs
 from kfp_finetune.components.torchtune_train.config import Steps, for_preferences
-from kfp_finetune.components.torchtune_train.prepare import SAMPLES, SAMPLES_NAME, configure
+from kfp_finetune.components.torchtune_train.families import Architecture
+from kfp_finetune.components.torchtune_train.fits import Fit
+from kfp_finetune.components.torchtune_train.memory import parameters
+from kfp_finetune.components.torchtune_train.packing import pair_lengths
+from kfp_finetune.components.torchtune_train.pair_memory import pair_footprint
+from kfp_finetune.components.torchtune_train.prepare import SAMPLES, SAMPLES_NAME, configure, expect_epoch
 from kfp_finetune.components.torchtune_train.samples import LOOKED_AT, last_answer
 from kfp_finetune.components.torchtune_train.settings import TrainSettings
 from kfp_finetune.training import parts
+from kfp_finetune.training.forecast import Forecast, Way
 from kfp_finetune.training.parts import Part, check_sizes
 from kfp_finetune.workspace import Workspace
 
@@ -37,6 +44,7 @@ class Prepared:
         prompts: A few of the held-out pairs, for answers, with the better and the worse answer.
         steps: How many updates of the weights there will be.
         has_chat_template: Whether the base model has one; else `chat.DEFAULT_CHAT_TEMPLATE` was used.
+        expected: What the training will need of a GPU.
     """
 
     settings: TrainSettings
@@ -46,6 +54,7 @@ class Prepared:
     prompts: Sequence[Mapping[str, Any]]
     steps: Steps
     has_chat_template: bool
+    expected: Forecast
 
 
 def prepare(request: PreferenceRequest, workspace: Workspace, staging: Path) -> Prepared:
@@ -68,9 +77,28 @@ def prepare(request: PreferenceRequest, workspace: Workspace, staging: Path) -> 
         prompts = _samples(held_out, tokenizer, shape, data, longest)
     (staging / SAMPLES_NAME).write_text(json.dumps(prompts, indent=2))
     change = partial(for_preferences, settings=request.train, **request.preference.to_dict())
-    settled, steps, _ = configure(request, workspace, staging, counts.rows, change)
+    settled, steps, fits = configure(request, workspace, staging, counts.rows, change)
     has_template = tokenizer.chat_template != DEFAULT_CHAT_TEMPLATE
-    return Prepared(settled, counts, of_held_out, lengths, prompts, steps, has_template)
+    longer_sides = pair_lengths(datasets.load_from_disk(str(tokens / "train")))
+    expected = _expect(request.architecture, settled, fits, longer_sides, steps)
+    return Prepared(settled, counts, of_held_out, lengths, prompts, steps, has_template, expected)
+
+
+def _expect(
+    architecture: Architecture, train: TrainSettings, fits: Sequence[Fit], longer_sides: Sequence[int], steps: Steps
+) -> Forecast:
+    """What the training will need: both sides are filled up to the longer one, and the reference reads them too.
+
+    A pass forward takes two operations for each number of the matrices (Kaplan et al., 2020, section 2.1).
+    """
+    of_a_side = expect_epoch(architecture, train, fits, longer_sides, steps, pair_footprint)
+
+    def add(way: Way) -> Way:
+        tokens = 2 * way.tokens_an_epoch
+        flops = 2 * way.flops_an_epoch + 2 * tokens * parameters(architecture)
+        return replace(way, tokens_an_epoch=tokens, flops_an_epoch=flops)
+
+    return replace(of_a_side, ways=[add(way) for way in of_a_side.ways])
 
 
 @contextmanager

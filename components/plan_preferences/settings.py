@@ -26,7 +26,7 @@ COLUMNS = frozenset({"prompt", "chosen", "rejected", "system"})
 LEFT_OUT: Mapping[str, str] = {
     "packed": "torchtune compares the two answers of a pair in one batch",
     "compile": "torchtune's recipe for adapters does not compile",
-    "num_output_chunks": "torchtune's recipes for preferences compute all logits at once",
+    "num_output_chunks": "the logits of pairs are always computed in eight parts",
     "tensor_parallel_dim": "torchtune's recipes for preferences share no matrices",
     "quantization_aware": "torchtune's recipes for preferences round no weights",
 }

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from kfp_finetune.chat import IGNORED
-from kfp_finetune.components.torchtune_train.packing import pack_rows, row_lengths
+from kfp_finetune.components.torchtune_train.packing import pack_rows, pair_lengths, row_lengths
 
 
 class TokenDataset(Dataset):
@@ -68,8 +68,7 @@ class PairDataset(Dataset):
 
     def __init__(self, tokenizer: Any, path: str, rows_a_step: int = 1, seed: int = 0):
         self._rows = datasets.load_from_disk(path).with_format("numpy")
-        sides = (row_lengths(self._rows, column) for column in ("tokens", "rejected_tokens"))
-        self.lengths: Sequence[int] = [max(pair) for pair in zip(*sides, strict=True)]
+        self.lengths: Sequence[int] = pair_lengths(self._rows)
         self.rows_a_step = rows_a_step
         self.seed = seed
         self.tokens_read = 0

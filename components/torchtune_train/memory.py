@@ -137,19 +137,29 @@ def adapted(train: TrainSettings) -> list[str]:
 def teacher_bytes(train: TrainSettings, teacher: Architecture, tokens: int) -> float:
     """Bytes that a teacher takes on each GPU beside the model that learns from it.
 
-    They are its weights, of which the layers are gathered in turn; its logits; and of each logit two numbers in fp32,
-    the teacher's probability and the logarithm of the model's, which wait for the backward pass.
+    They are its weights; its logits; and of each logit two numbers in fp32, the teacher's probability and the logarithm
+    of the model's, which wait for the backward pass.
 
     Args:
         train: Settings of the training.
         teacher: Its architecture.
         tokens: In a batch on each process.
     """
-    size, layers = BYTES[train.dtype], teacher.arguments["num_layers"]
-    gathered = _root(teacher) + min(GATHERED_LAYERS, layers) * _layer_parameters(teacher)
+    logits = tokens * matrix_shapes(teacher)["output"][0] * (BYTES[train.dtype] + 2 * FLOAT)
+    return frozen_bytes(train, teacher) + logits
+
+
+def frozen_bytes(train: TrainSettings, architecture: Architecture) -> float:
+    """Bytes of the weights of a second model on each GPU, which only reads; its layers are gathered in turn.
+
+    Args:
+        train: Settings of the training.
+        architecture: The second model's.
+    """
+    layers = architecture.arguments["num_layers"]
+    gathered = _root(architecture) + min(GATHERED_LAYERS, layers) * _layer_parameters(architecture)
     here = not train.fsdp_cpu_offload
-    weights = size * (here * parameters(teacher) / train.world_size + gathered)
-    return weights + tokens * matrix_shapes(teacher)["output"][0] * (size + 2 * FLOAT)
+    return BYTES[train.dtype] * (here * parameters(architecture) / train.world_size + gathered)
 
 
 def _layer_parameters(architecture: Architecture) -> int:

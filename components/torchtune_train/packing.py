@@ -16,6 +16,16 @@ def row_lengths(rows: datasets.Dataset, column: str = "tokens") -> list[int]:
     return pc.list_value_length(rows.data.column(column)).to_pylist()
 
 
+def pair_lengths(rows: datasets.Dataset) -> list[int]:
+    """Tokens of the longer side of each pair, counted without reading them.
+
+    Args:
+        rows: Pairs of answers.
+    """
+    sides = (row_lengths(rows, column) for column in ("tokens", "rejected_tokens"))
+    return [max(pair) for pair in zip(*sides, strict=True)]
+
+
 def pack_rows(lengths: Sequence[int], max_seq_len: int) -> list[list[int]]:
     """Puts rows, in order, into sequences of at most a length.
 

@@ -1,12 +1,19 @@
 """torchtune's recipes for pairs of answers: what is peculiar to them, and what of them is mended."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torchtune.modules.peft import disable_adapter
 
+from kfp_finetune.components.torchtune_train.log_probs import PARTS, answer_log_probs
 from kfp_finetune.components.torchtune_train.names import PREFERENCE_LOSSES
+from kfp_finetune.components.torchtune_train.output_parts import make_parts_contiguous
+
+Sides = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+"""Of the better and of the worse answers: the logarithms of their probabilities, and what is logged of their logits."""
 
 
 def learns_preferences(config: Any) -> bool:
@@ -16,6 +23,44 @@ def learns_preferences(config: Any) -> bool:
         config: Whole.
     """
     return config.loss._component_ in PREFERENCE_LOSSES.values()
+
+
+def spare_logits(recipe: Any) -> None:
+    """Has a recipe read pairs by `read_sides`, with the logits of all its models in parts.
+
+    Args:
+        recipe: For preferences, set up.
+    """
+    for model in {recipe._model, getattr(recipe, "_ref_model", recipe._model)}:
+        model.set_num_output_chunks(PARTS)
+        make_parts_contiguous(model)
+    recipe.concatenated_forward = partial(read_sides, recipe)
+
+
+def read_sides(recipe: Any, model: Any, batch: Any, activations_handling: bool = True) -> Sides:
+    """What a model makes of a batch of pairs; in the place of the recipes' `concatenated_forward`.
+
+    Those keep four tensors of the logits' size in fp32 and the reference's logits until the next batch. Of logits
+    nothing but their means is logged, so these are given instead.
+
+    Args:
+        recipe: For preferences.
+        model: The one that is trained, or the reference.
+        batch: Tokens and labels, each of shape (2 x pairs, tokens), the better answers first.
+        activations_handling: Whether activations may be kept elsewhere than on the GPU.
+    """
+    tokens, labels = (tensor.to(recipe._device) for tensor in batch)
+    with recipe.activations_handling_ctx if activations_handling else nullcontext():
+        logits = model(tokens)
+    chosen, rejected = answer_log_probs(logits, labels).chunk(2)
+    with torch.no_grad():
+        better, worse = zip(*(part.chunk(2) for part in logits), strict=True)
+        return chosen, rejected, _mean(better), _mean(worse)
+
+
+def _mean(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    total = torch.stack([part.sum(dtype=torch.float32) for part in parts]).sum()
+    return total / sum(part.numel() for part in parts)
 
 
 def loss_of_pairs(recipe: Any, batch: Any) -> torch.Tensor:

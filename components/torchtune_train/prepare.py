@@ -14,8 +14,10 @@ import numpy as np
 from kfp_finetune.chat import DEFAULT_CHAT_TEMPLATE, load_tokenizer
 from kfp_finetune.components.torchtune_train.check import ModelRequest, Request
 from kfp_finetune.components.torchtune_train.config import Steps, build_config, count_steps, write_config
+from kfp_finetune.components.torchtune_train.families import Architecture
 from kfp_finetune.components.torchtune_train.fits import Fit, possible_fits, write_fits
-from kfp_finetune.components.torchtune_train.forecast import forecast
+from kfp_finetune.components.torchtune_train.forecast import Needs, forecast
+from kfp_finetune.components.torchtune_train.memory import footprint
 from kfp_finetune.components.torchtune_train.overrides import apply_overrides
 from kfp_finetune.components.torchtune_train.packing import pack_rows, row_lengths
 from kfp_finetune.components.torchtune_train.parts import open_parts
@@ -96,7 +98,7 @@ def prepare(
     (staging / SAMPLES_NAME).write_text(json.dumps(rows.prompts, indent=2))
     items = _item_lengths(tokens / "train", train)
     train, steps, fits = configure(request, workspace, staging, len(items), change)
-    return Prepared(train, rows, steps, _expect(request, train, fits, items, steps))
+    return Prepared(train, rows, steps, expect_epoch(request.architecture, train, fits, items, steps))
 
 
 def _write_rows(request: Request, workspace: Workspace, tokens: Path) -> Rows:
@@ -130,12 +132,28 @@ def _item_lengths(tokens: Path, train: TrainSettings) -> list[int]:
     return [train.max_seq_len] * len(pack_rows(lengths, train.max_seq_len)) if train.packed else lengths
 
 
-def _expect(request: Request, train: TrainSettings, fits: Sequence[Fit], items: list[int], steps: Steps) -> Forecast:
-    """What the training will need, for the very batches of its first epoch."""
+def expect_epoch(
+    architecture: Architecture,
+    train: TrainSettings,
+    fits: Sequence[Fit],
+    items: Sequence[int],
+    steps: Steps,
+    needs: Needs = footprint,
+) -> Forecast:
+    """What a training will need, for the very batches of its first epoch.
+
+    Args:
+        architecture: The model's.
+        train: Settings, with the batch size that is meant.
+        fits: The ways to read the rows.
+        items: Tokens of each row, or of each sequence of them.
+        steps: How many updates there will be.
+        needs: The memory for a batch of such rows.
+    """
     rows = train.rows_a_step * train.data_parallel_dim
     order = order_rows(items, rows, np.random.default_rng([train.seed, 0]))
     updates = np.asarray(items)[order][: steps.an_epoch]
-    return forecast(train, fits, request.architecture, updates, max(items))
+    return forecast(train, fits, architecture, updates, max(items), needs)
 
 
 def configure(

@@ -26,7 +26,12 @@ from kfp_finetune.components.torchtune_train.fitting import fit_batch, watched
 from kfp_finetune.components.torchtune_train.intervals import SHARE
 from kfp_finetune.components.torchtune_train.output_parts import make_parts_contiguous
 from kfp_finetune.components.torchtune_train.overrides import merge
-from kfp_finetune.components.torchtune_train.preferences import learns_preferences, loss_of_pairs, mend_recipe
+from kfp_finetune.components.torchtune_train.preferences import (
+    learns_preferences,
+    loss_of_pairs,
+    mend_recipe,
+    spare_logits,
+)
 from kfp_finetune.components.torchtune_train.quantization import restore_in
 from kfp_finetune.components.torchtune_train.recipes import choose_recipe, load_recipe
 from kfp_finetune.components.torchtune_train.sampler import LengthSampler
@@ -100,6 +105,8 @@ def train(
     if method != "full" and not config.resume_from_checkpoint:
         initialize_alike(recipe._model, config.seed)
     make_parts_contiguous(recipe._model)
+    if of_pairs:
+        spare_logits(recipe)
     learn_from_teacher(recipe, config)
     training = Path(config.output_dir)
     fit = fit_batch(recipe, training, open_fits(training), loss=loss_of_pairs if of_pairs else None)

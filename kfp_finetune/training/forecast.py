@@ -143,7 +143,7 @@ def warn(forecast: Forecast) -> list[str]:
         *([] if outlook.way.enable_activation_checkpointing else ["set enable_activation_checkpointing to true"]),
         *(["lower batch_size, or leave it at 0"] if outlook.way.batch_size > 1 else []),
         "lower max_seq_len",
-        "train an adapter (qlora needs least)",
+        "train an adapter (qlora needs least, where there is one)",
         "share the model among more processes (num_procs_per_node, num_nodes)",
     ]
     least = (

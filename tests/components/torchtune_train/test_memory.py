@@ -1,7 +1,6 @@
 """The memory that is told from the model's shape, against torchtune's own modules."""
 
 import gc
-import weakref
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -9,9 +8,8 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from counted import Peak
 from shapes import DTYPES, LAYERS, architecture_of, build
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torchtune.modules.loss import CEWithChunkedOutputLoss
 
 from kfp_finetune.components.torchtune_train.families import Architecture, matrix_shapes
@@ -86,30 +84,6 @@ def kept(train: TrainSettings, architecture: Architecture) -> tuple[int, int]:
 
 def expected(train: TrainSettings, architecture: Architecture) -> float:
     return ROWS * TOKENS * (LAYERS * layer_bytes(train, architecture, TOKENS) + root_bytes(train, architecture))
-
-
-class Peak(TorchDispatchMode):
-    """Counts the most bytes that results of operators take at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = self._now = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = operator(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            storage = tensor.untyped_storage()
-            if storage._cdata not in self._known:
-                self._known.add(storage._cdata)
-                self._now += storage.nbytes()
-                weakref.finalize(storage, self._forget, storage._cdata, storage.nbytes())
-        self.bytes = max(self.bytes, self._now)
-        return result
-
-    def _forget(self, place: int, size: int) -> None:
-        self._known.discard(place)
-        self._now -= size
 
 
 @pytest.mark.parametrize("bits", ["int8", "int4"])
