@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from kfp_finetune.components.torchtune_train.worker import ready_config, train
+from kfp_finetune.launch.process import end_process
 from kfp_finetune.training.plan import Plan
 
 
@@ -42,3 +43,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    end_process()

@@ -13,6 +13,7 @@ import transformers
 from accelerate.state import AcceleratorState
 
 from kfp_finetune.components.transformers_train.worker import train
+from kfp_finetune.launch.process import end_process
 
 
 class Shares(transformers.TrainerCallback):
@@ -56,3 +57,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    end_process()

@@ -7,7 +7,6 @@ what is written must be a copy, and the steps that appear are the same in every 
 import math
 import os
 import signal
-import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import wait
@@ -16,6 +15,7 @@ from pathlib import Path
 import torch
 
 from kfp_finetune.components.torchtune_train import steps, worker
+from kfp_finetune.launch.process import end_process
 from kfp_finetune.training.steps import Step, publish_step
 
 KILL_NAME = "kill_at"
@@ -54,4 +54,5 @@ def publish_and_die(training: Path, step: Step) -> None:
 
 if __name__ == "__main__":
     steps.StepCheckpoints, steps._write, steps.publish_step = SavedOften, write_late, publish_and_die
-    sys.exit(worker.main(share=math.inf))
+    worker.main(share=math.inf)
+    end_process()

@@ -10,7 +10,7 @@ import torch
 
 from kfp_finetune.components.evaluate_model.loss import Share
 from kfp_finetune.components.evaluate_model.measure import Work, measure_share
-from kfp_finetune.launch.process import die_with_parent
+from kfp_finetune.launch.process import die_with_parent, end_process
 
 LONGEST_WAIT = timedelta(days=7)
 """Of a process for the others: answers that are generated take some of them much longer than others."""
@@ -37,3 +37,4 @@ def main(wanted: Path, found: Path) -> None:
 if __name__ == "__main__":
     die_with_parent()
     main(Path(sys.argv[1]), Path(sys.argv[2]))
+    end_process()

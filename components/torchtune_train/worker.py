@@ -38,7 +38,7 @@ from kfp_finetune.components.torchtune_train.sampler import LengthSampler
 from kfp_finetune.components.torchtune_train.settings import TrainSettings
 from kfp_finetune.components.torchtune_train.steps import keep_steps
 from kfp_finetune.components.torchtune_train.tensor_parallel import clip_over_meshes
-from kfp_finetune.launch.process import die_with_parent
+from kfp_finetune.launch.process import die_with_parent, end_process
 from kfp_finetune.training.measure import measure, record_result
 from kfp_finetune.training.noting import note_environment
 from kfp_finetune.training.plan import CHECKPOINT_MINUTES
@@ -158,3 +158,4 @@ def main(share: float = SHARE) -> None:
 
 if __name__ == "__main__":
     main()
+    end_process()

@@ -17,7 +17,7 @@ from kfp_finetune.components.transformers_train.prepare import ROWS_FOLDER
 from kfp_finetune.components.transformers_train.recipe import read_recipe
 from kfp_finetune.components.transformers_train.tasks.processors import load_processor
 from kfp_finetune.components.transformers_train.trainer import StepFigures, make_trainer, training_arguments
-from kfp_finetune.launch.process import die_with_parent
+from kfp_finetune.launch.process import die_with_parent, end_process
 from kfp_finetune.training.epochs import finished_epochs
 from kfp_finetune.training.measure import measure, record_result
 from kfp_finetune.training.noting import note_environment
@@ -66,3 +66,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    end_process()

@@ -1,5 +1,6 @@
 """Runs this machine's part of a training: torchrun, with a process for each GPU or a few on the CPU."""
 
+import atexit
 import ctypes
 import os
 import re
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from kfp_finetune.errors import StepError
 
@@ -41,6 +43,20 @@ def die_with_parent() -> None:
         launcher = os.environ.get(LAUNCHER_VARIABLE)
         if launcher and not Path("/proc", launcher).exists():
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_process() -> NoReturn:
+    """Ends a process that did its work, before Python takes the interpreter down.
+
+    A thread of torch's may still hold a tensor: gloo's do for as long as DistributedDataParallel holds its group, which
+    outlives `destroy_process_group`. Letting go of it takes the interpreter's lock, and while the interpreter is taken
+    down, Python before 3.14 unwinds a thread that asks for it, through C++ that must not be unwound: the process aborts
+    ("terminate called without an active exception"), and a whole training is told as one that failed.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 @dataclass(frozen=True)
@@ -90,7 +106,7 @@ def run_torchrun(
 
     Args:
         module: Dotted name, run as `python -m` would. It calls `die_with_parent` first, so that no process outlives
-            this one, however it ends.
+            this one, however it ends, and `end_process` last.
         arguments: Of its command line.
         topology: Which processes run here.
         logs: Directory for the output of every process.

@@ -116,6 +116,29 @@ def test_an_error_of_the_one_who_listens_ends_the_processes_and_passes(tmp_path:
     held.wait_for_the_end()
 
 
+ENDING = """
+import atexit, os
+from kfp_finetune.launch.process import die_with_parent, end_process
+
+class Last:
+    def __del__(self, abort=os.abort):
+        abort()
+
+die_with_parent()
+last = Last()
+atexit.register(print, "tidied up", end="")
+print("trained")
+end_process()
+"""
+
+
+def test_a_process_that_did_its_work_tidies_up_and_ends_before_its_interpreter_is_taken_down(tmp_path: Path) -> None:
+    (tmp_path / "ending_worker.py").write_text(ENDING)
+    lines: list[str] = []
+    run_torchrun("ending_worker", [], Topology.one_machine(2), tmp_path / "logs", lines.append)
+    assert lines == ["trained", "tidied up"]
+
+
 LAUNCHER = """
 import sys
 from pathlib import Path

@@ -52,6 +52,7 @@ def test_base_and_tuned_are_compared_on_tasks_whose_data_lies_on_the_volume(arc:
     assert "arc_easy" in page
 
 
+@pytest.mark.usefixtures("no_interpreter_taken_down")
 def test_several_processes_find_what_one_finds(arc: Hub, trained: tuple[Given, Plan]):
     found, plan = trained
     tasks, _ = plan_tasks({"tasks": ["arc_easy"], "limit": 9}, str(found.root))

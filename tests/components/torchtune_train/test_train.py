@@ -46,6 +46,7 @@ KILLED_WHEN_AN_EPOCH_APPEARS = textwrap.dedent("""
 
 
 @pytest.mark.parametrize(("method", "family", "procs"), [("dora", "qwen2", 1), ("full", "llama", 2)])
+@pytest.mark.usefixtures("no_interpreter_taken_down")
 def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
     method: str, family: str, procs: int, tmp_path: Path
 ):

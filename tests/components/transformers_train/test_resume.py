@@ -101,6 +101,7 @@ def run_and_kill(given: Given, plan: Plan, after: int, hooks: Path) -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.usefixtures("no_interpreter_taken_down")
 def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
     strategy, calm, settings, tmp_path, monkeypatch, capfd
 ):
